@@ -1,0 +1,8 @@
+"""The one exception that means "the user's input is wrong"; every command turns it into a sentence and exit code 2."""
+
+
+class InputError(ValueError):
+    """A config, folder, image, mask or checkpoint cannot be used as it is.
+
+    The message is one sentence: what is wrong, where, and what to do about it.
+    """

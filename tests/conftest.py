@@ -1,0 +1,37 @@
+"""Fixtures every test shares: one thread, a fixed seed, and fresh Accelerate singletons."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import pytest
+import torch
+from accelerate.state import AcceleratorState, GradientState, PartialState
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(autouse=True)
+def pinned_randomness() -> None:
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def fresh_accelerate_state() -> Iterator[None]:
+    yield
+    AcceleratorState._reset_state(True)
+    GradientState._reset_state()
+    PartialState._reset_state()
+
+
+@pytest.fixture(scope="session")
+def camvid() -> Path:
+    """The CamVid folder, which is not ours to ship: tests that use it skip where it is absent."""
+    folder = Path(os.environ.get("POS_HF_CAMVID", ROOT / ".." / "shared" / "data" / "camvid"))
+    if not (folder / "id2label.json").exists():
+        pytest.skip("CamVid is not on this machine")
+    return folder
