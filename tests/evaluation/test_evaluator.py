@@ -1,0 +1,87 @@
+"""The loop over images of several sizes, alone and in a distributed run."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from accelerate import Accelerator, debug_launcher
+
+from pos_hf.evaluation import Inference, evaluate_images, evaluate_model, predict_images
+
+
+def counts_one_by_one(model, dataset, processor) -> np.ndarray:
+    counts = np.zeros((5, 5), dtype=int)
+    for row in dataset:
+        pixel_values = processor(images=row["image"], return_tensors="pt")["pixel_values"]
+        prediction = model(pixel_values).logits.argmax(1)[0].numpy()
+        for p, y in zip(prediction.flat, np.asarray(row["mask"]).flat, strict=True):
+            if y != 255:
+                counts[y, p] += 1
+    return counts
+
+
+def test_batching_by_shape_changes_no_count(model, dataset, processor) -> None:
+    expected = counts_one_by_one(model, dataset, processor)
+    for batch_size in (1, 3, 8):
+        evaluation = evaluate_images(model, dataset, processor, batch_size=batch_size)
+        assert np.array_equal(evaluation.counts.numpy(), expected)
+
+
+def test_each_image_keeps_its_own_areas(model, dataset, processor) -> None:
+    evaluation = evaluate_images(model, dataset, processor)
+    alone = evaluate_images(model, dataset.select([4]), processor)
+    assert evaluation.ids == dataset["id"][:]
+    assert torch.equal(evaluation.image_areas[4], alone.image_areas[0])
+    assert torch.equal(evaluation.image_areas.sum(0)[0], evaluation.counts.diagonal()[:-1])
+
+
+def test_training_mode_comes_back(model, dataset, processor) -> None:
+    model.train()
+    evaluate_model(model, dataset, processor)
+    assert model.training
+
+
+def test_predictions_are_the_ones_that_evaluation_counts(model, dataset, processor) -> None:
+    correct = sum(
+        (prediction == np.asarray(mask)).sum()
+        for prediction, mask in zip(
+            predict_images(model, dataset["image"], processor, Inference(flip=True)),
+            dataset["mask"],
+            strict=True,
+        )
+    )
+    evaluation = evaluate_images(model, dataset, processor, inference=Inference(flip=True))
+    assert evaluation.counts.diagonal().sum() == correct
+
+
+def test_saved_scores_are_json_with_null_for_an_absent_class(model, dataset, processor, tmp_path) -> None:
+    model.classifier.bias.data[3] = -1e4  # the class that no mask holds is never predicted either
+    evaluation = evaluate_images(model, dataset, processor)
+    evaluation.save(tmp_path, {"inference": "native"})
+    saved = json.loads((tmp_path / "metrics.json").read_text())
+    assert math.isnan(evaluation.scores()["per_category_iou"]["class 3"])
+    assert saved["per_category_iou"]["class 3"] is None
+    assert saved["mean_iou"] == evaluation.scores()["mean_iou"]
+    assert saved["images"] == 11 and saved["protocol"] == {"inference": "native"}
+    with np.load(tmp_path / "per_image.npz") as per_image:
+        assert per_image["areas"].shape == (11, 3, 4)
+
+
+def evaluate_and_save(model, dataset, processor, folder) -> None:
+    accelerator = Accelerator(cpu=True)
+    evaluation = evaluate_images(model, dataset, processor, batch_size=2, accelerator=accelerator)
+    torch.save((evaluation.counts, evaluation.image_areas), folder / f"{accelerator.process_index}.pt")
+
+
+@pytest.mark.parametrize("num_processes", [2, 3])
+def test_several_processes_give_the_counts_of_one_to_the_last_digit(
+    model, dataset, processor, tmp_path, num_processes
+) -> None:
+    alone = evaluate_images(model, dataset, processor)
+    debug_launcher(evaluate_and_save, (model, dataset, processor, tmp_path), num_processes)
+    for rank in range(num_processes):
+        counts, image_areas = torch.load(tmp_path / f"{rank}.pt")
+        assert torch.equal(counts, alone.counts)
+        assert torch.equal(image_areas, alone.image_areas)
