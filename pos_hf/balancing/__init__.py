@@ -1,0 +1,32 @@
+"""Balancing two gradients: three inner products, a strategy, one update. Imports torch alone."""
+
+from .gradients import OBJECTIVES, GradientPair, Objective
+from .gramian import Gramian, gramian
+from .strategies import (
+    STRATEGIES,
+    STRATEGY_FAMILIES,
+    Fixed,
+    Strategy,
+    Weights,
+    fixed,
+    get_strategy,
+    pos,
+    uniform,
+)
+
+__all__ = [
+    "OBJECTIVES",
+    "STRATEGIES",
+    "STRATEGY_FAMILIES",
+    "Fixed",
+    "GradientPair",
+    "Gramian",
+    "Objective",
+    "Strategy",
+    "Weights",
+    "fixed",
+    "get_strategy",
+    "gramian",
+    "pos",
+    "uniform",
+]
