@@ -1,0 +1,235 @@
+"""DinoDPTForSemanticSegmentation: a ViT backbone and UniMatch V2's DPT head.
+
+Self-contained: saved weights carry a copy of it as remote code. Training and presets live elsewhere.
+"""
+
+import math
+from types import MethodType
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import PreTrainedModel, initialization
+from transformers.backbone_utils import load_backbone
+from transformers.modeling_outputs import SemanticSegmenterOutput
+from transformers.utils.generic import can_return_tuple
+
+from .configuration_dino_dpt import DinoDPTConfig
+
+
+def resize(images_NCHW: Tensor, size: tuple[int, ...]) -> Tensor:
+    """Bilinear with aligned corners: the only interpolation of the published model and of its evaluation."""
+    return F.interpolate(images_NCHW, size=size, mode="bilinear", align_corners=True)
+
+
+def interpolate_positions_as_published(embeddings: Any, tokens: Tensor, height: int, width: int) -> Tensor:
+    """DINOv2's own interpolation of position embeddings, to replace the method of HF's `Dinov2Embeddings`.
+
+    The published code resamples by the factor (n + 0.1) / n_pretrained instead of to the size n, which
+    shifts the sampling points by up to 0.13 patches.
+
+    Args:
+        embeddings: the `Dinov2Embeddings` whose `position_embeddings` [1, 1 + n_pretrained^2, D] are
+            resampled.
+        tokens: [B, 1 + height * width / patch^2, D]; only the token count is read.
+        height: image height in pixels.
+        width: image width in pixels.
+
+    Returns:
+        [1, 1 + height * width / patch^2, D].
+    """
+    positions = embeddings.position_embeddings
+    if tokens.shape[1] == positions.shape[1] and height == width:
+        return positions
+    side = math.isqrt(positions.shape[1] - 1)
+    patch_height, patch_width = embeddings.patch_embeddings.patch_size
+    grid = positions[:, 1:].float().unflatten(1, (side, side)).permute(0, 3, 1, 2)
+    scale = ((height // patch_height + 0.1) / side, (width // patch_width + 0.1) / side)
+    grid = F.interpolate(grid, scale_factor=scale, mode="bicubic")
+    return torch.cat([positions[:, :1], grid.flatten(2).transpose(1, 2).to(positions.dtype)], dim=1)
+
+
+def complementary_dropout(features: list[Tensor]) -> list[Tensor]:
+    """Drop complementary channels of two strong views (UniMatch V2, arXiv 2410.10777, and its published
+    code).
+
+    A mask m of 0s and 2s is drawn per pair of views and channel; the first view is multiplied by m, the
+    second by 2 - m, the same on every level. floor(B / 2) of the B pairs, drawn at random, stay whole.
+
+    Args:
+        features: maps [2B, D, h, w], all with the same D; row i and row B + i are the two views of one image.
+
+    Returns:
+        Maps of the same shapes.
+    """
+    pairs, channels, device = features[0].shape[0] // 2, features[0].shape[1], features[0].device
+    mask = 2.0 * torch.randint(2, (pairs, channels), device=device)
+    whole = torch.rand(pairs, device=device).argsort() < pairs // 2
+    mask = torch.where(whole[:, None], 1.0, mask)
+    masks_NC11 = torch.cat([mask, 2 - mask])[:, :, None, None]
+    return [feature * masks_NC11.to(feature.dtype) for feature in features]
+
+
+class ResidualUnit(nn.Module):
+    """Pre-activation residual unit of two 3x3 convolutions."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, channels, kernel_size=3, padding=1)
+        self.conv2 = nn.Conv2d(channels, channels, kernel_size=3, padding=1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return features + self.conv2(self.conv1(features.relu()).relu())
+
+
+class FusionBlock(nn.Module):
+    """RefineNet fusion: add a finer level (all but the first block), refine, upsample, project."""
+
+    def __init__(self, channels: int, has_skip: bool) -> None:
+        super().__init__()
+        self.skip_unit = ResidualUnit(channels) if has_skip else nn.Identity()
+        self.unit = ResidualUnit(channels)
+        self.project = nn.Conv2d(channels, channels, kernel_size=1)
+
+    def forward(self, level: Tensor, coarser: Tensor | None, size: tuple[int, ...]) -> Tensor:
+        fused = level if coarser is None else coarser + self.skip_unit(level)
+        return self.project(resize(self.unit(fused), size))
+
+
+class DPTHead(nn.Module):
+    """Reassemble four token maps at four resolutions, fuse them coarsest first (DPT, arXiv 2103.13413)."""
+
+    def __init__(self, config: DinoDPTConfig, in_channels: list[int]) -> None:
+        super().__init__()
+        width = config.fusion_hidden_size
+        sizes = config.neck_hidden_sizes
+        classes: Any = config.num_labels
+        self.projects = nn.ModuleList(nn.Conv2d(d, c, 1) for d, c in zip(in_channels, sizes, strict=True))
+        self.resize_layers = nn.ModuleList(
+            resampling_layer(c, factor) for c, factor in zip(sizes, config.reassemble_factors, strict=True)
+        )
+        self.level_convs = nn.ModuleList(nn.Conv2d(c, width, 3, padding=1, bias=False) for c in sizes)
+        self.fusions = nn.ModuleList(FusionBlock(width, has_skip=index > 0) for index in range(len(sizes)))
+        self.output = nn.Sequential(
+            nn.Conv2d(width, width, 3, padding=1), nn.ReLU(), nn.Conv2d(width, classes, 1)
+        )
+
+    def forward(self, features: list[Tensor]) -> Tensor:
+        """Map features [B, D, h, w] (four levels) to logits [B, C, 8h, 8w] (with the default factors)."""
+        layers = zip(self.projects, self.resize_layers, self.level_convs, features, strict=True)
+        levels = [conv(resample(project(feature))) for project, resample, conv, feature in layers]
+        sizes = [level.shape[-2:] for level in levels]
+        sizes = [(2 * sizes[0][0], 2 * sizes[0][1]), *sizes[:-1]]
+        fused = None
+        for fusion, level, size in zip(self.fusions, reversed(levels), reversed(sizes), strict=True):
+            fused = fusion(level, fused, size)
+        return self.output(fused)
+
+
+def resampling_layer(channels: int, factor: float) -> nn.Module:
+    """The learned resampling of one level by `factor` (4, 2, 1 or 0.5 in the published head)."""
+    if factor > 1:
+        return nn.ConvTranspose2d(channels, channels, kernel_size=int(factor), stride=int(factor))
+    if factor < 1:
+        return nn.Conv2d(channels, channels, kernel_size=3, stride=round(1 / factor), padding=1)
+    return nn.Identity()
+
+
+class DinoDPTPreTrainedModel(PreTrainedModel):
+    """Initialisation and the flags that transformers and the Trainer read."""
+
+    config: DinoDPTConfig
+    base_model_prefix = "backbone"
+    main_input_name = "pixel_values"
+    input_modalities = ["image"]  # noqa: RUF012 - the base class's type
+    supports_gradient_checkpointing = True
+    accepts_loss_kwargs = False
+    _supports_sdpa = True
+    _supports_flash_attn = True
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        """PyTorch's own convolution default (uniform in +-1/sqrt(fan_in)), as in the published code."""
+        if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
+            bound = 1 / math.sqrt(module.weight[0].numel())
+            initialization.uniform_(module.weight, -bound, bound)
+            if module.bias is not None:
+                initialization.uniform_(module.bias, -bound, bound)
+
+
+class DinoDPTForSemanticSegmentation(DinoDPTPreTrainedModel):
+    """A ViT backbone with UniMatch V2's DPT head; logits at the input's size.
+
+    Two parts of the published checkpoints that no forward uses are absent, so that nothing decays them: the
+    backbone's mask token and the skip unit of the first fusion.
+    """
+
+    supports_feature_perturbation = True
+
+    def __init__(self, config: DinoDPTConfig) -> None:
+        super().__init__(config)
+        self.backbone = load_backbone(config)
+        self.head = DPTHead(config, self.backbone.channels)
+        for module in self.backbone.modules():
+            if "mask_token" in module._parameters:
+                module.mask_token = None
+        if config.position_interpolation == "published":
+            embeddings = self.backbone.embeddings
+            embeddings.interpolate_pos_encoding = MethodType(interpolate_positions_as_published, embeddings)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        pixel_values: Tensor,
+        labels: Tensor | None = None,
+        feature_perturbation: Literal["channel_dropout", "complementary_dropout"] | None = None,
+        perturb_from: int = 0,
+        **kwargs: Any,
+    ) -> SemanticSegmenterOutput:
+        """Predict class scores for every pixel.
+
+        Args:
+            pixel_values: normalised images, float [B, 3, H, W]. Where H or W is no multiple of the patch,
+                the image is resized to the nearest multiples (halves up) and the logits back, as the
+                published evaluation does.
+            labels: class ids, int64 [B, H, W]; `config.semantic_loss_ignore_index` marks pixels to leave out.
+            feature_perturbation: "channel_dropout" doubles the rows: the clean ones, then the same with
+                whole channels dropped (p = 0.5, each level on its own; UniMatch V1).
+                "complementary_dropout" reads the batch as [view 1; view 2] and drops complementary channels
+                of the two (UniMatch V2).
+            perturb_from: with "channel_dropout", the first row that gets a perturbed copy.
+            kwargs: passed to the backbone (`output_hidden_states`, `output_attentions`).
+
+        Returns:
+            `logits` [B, C, H, W] ([2B - perturb_from, C, H, W] with "channel_dropout"); with labels also
+            `loss`, the mean cross-entropy over the pixels not ignored (0 if there is none).
+        """
+        size = tuple(pixel_values.shape[-2:])
+        patch_size = self.config.backbone_config.patch_size
+        patches = (patch_size, patch_size) if isinstance(patch_size, int) else patch_size
+        inner = tuple(max(2 * n + p, 2 * p) // (2 * p) * p for n, p in zip(size, patches, strict=True))
+        if inner != size:
+            pixel_values = resize(pixel_values, inner)
+        outputs = self.backbone.forward_with_filtered_kwargs(pixel_values, **kwargs)
+        features = list(outputs.feature_maps)
+        if feature_perturbation == "channel_dropout":
+            features = [torch.cat([f, F.dropout2d(f[perturb_from:], 0.5)]) for f in features]
+        elif feature_perturbation == "complementary_dropout":
+            features = complementary_dropout(features)
+        logits = resize(self.head(features), inner)
+        if inner != size:
+            logits = resize(logits, size)
+
+        loss = None
+        if labels is not None:
+            ignore_index = self.config.semantic_loss_ignore_index
+            total = F.cross_entropy(logits.float(), labels, ignore_index=ignore_index, reduction="sum")
+            loss = total / (labels != ignore_index).sum().clamp(min=1)
+        return SemanticSegmenterOutput(
+            loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
+        )
+
+
+__all__ = ["DinoDPTForSemanticSegmentation", "DinoDPTPreTrainedModel"]

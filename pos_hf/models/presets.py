@@ -1,0 +1,111 @@
+"""The named models, and `build_model` that makes or loads one. Conversion of weights lives in convert.py."""
+
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoConfig, AutoModelForSemanticSegmentation, PreTrainedModel
+from transformers.models.auto.modeling_auto import MODEL_FOR_BACKBONE_MAPPING
+
+from pos_hf.errors import InputError
+
+
+def _dinov2_dpt(
+    hidden_size: int,
+    layers: int,
+    heads: int,
+    out_indices: list[int],
+    neck: list[int],
+    fusion: int,
+    *,
+    patch_size: int = 14,
+    image_size: int = 518,
+    **backbone: Any,
+) -> dict[str, Any]:
+    backbone |= {"hidden_size": hidden_size, "num_hidden_layers": layers, "num_attention_heads": heads}
+    backbone |= {"patch_size": patch_size, "image_size": image_size, "out_indices": out_indices}
+    return {
+        "model_type": "dino_dpt",
+        "backbone_config": {"model_type": "dinov2", **backbone},
+        "neck_hidden_sizes": neck,
+        "fusion_hidden_size": fusion,
+    }
+
+
+# A preset is the content of a config.json. Sizes: UniMatch V2's published code.
+PRESETS: dict[str, dict[str, Any]] = {
+    # for training from scratch on a CPU; not a published size
+    "dinov2_dpt_tiny": _dinov2_dpt(
+        128, 4, 4, [1, 2, 3, 4], [32, 32, 64, 64], 32, patch_size=8, image_size=128, mlp_ratio=2
+    ),
+    "dinov2_dpt_small": _dinov2_dpt(384, 12, 6, [3, 6, 9, 12], [48, 96, 192, 384], 64),
+    "dinov2_dpt_base": _dinov2_dpt(768, 12, 12, [3, 6, 9, 12], [96, 192, 384, 768], 128),
+    "dinov2_dpt_large": _dinov2_dpt(1024, 24, 16, [5, 12, 18, 24], [256, 512, 1024, 1024], 256),
+    "dinov2_dpt_giant": _dinov2_dpt(1536, 40, 24, [10, 20, 30, 40], [1536] * 4, 384, use_swiglu_ffn=True),
+}
+
+
+def build_model(
+    name_or_path: str,
+    id2label: dict[int, str],
+    *,
+    backbone_weights: str | None = None,
+    **overrides: Any,
+) -> PreTrainedModel:
+    """Make a segmentation model for the given classes.
+
+    Args:
+        name_or_path: a key of `PRESETS` (random weights), or a local folder or Hub id that
+            AutoModelForSemanticSegmentation loads; a head made for another number of classes is drawn anew.
+        id2label: class names by id, 0 to C - 1.
+        backbone_weights: local folder or Hub id of a pretrained backbone for a preset, e.g.
+            `facebook/dinov2-small`.
+        overrides: further entries of the model's configuration, e.g. `palette=[[0, 0, 0], ...]`.
+
+    Returns:
+        The model, in float32 and training mode.
+
+    Raises:
+        InputError: the name is neither a preset nor a model, or the backbone weights do not fit.
+    """
+    overrides |= {"id2label": id2label, "label2id": {label: index for index, label in id2label.items()}}
+    if name_or_path in PRESETS:
+        config = AutoConfig.for_model(**PRESETS[name_or_path], **overrides)
+        model = AutoModelForSemanticSegmentation.from_config(config)
+        if backbone_weights is not None:
+            _load_backbone_weights(model.backbone, backbone_weights)
+        return model.train()
+    if backbone_weights is not None:
+        raise InputError(
+            f"backbone_weights belongs to a preset; {name_or_path!r} already carries its weights"
+        )
+    if "/" not in name_or_path and not Path(name_or_path).is_dir():
+        raise InputError(
+            f"there is no model {name_or_path!r}: give a folder, a Hub id (user/name) or one of "
+            f"{', '.join(PRESETS)}"
+        )
+    try:
+        model = AutoModelForSemanticSegmentation.from_pretrained(
+            name_or_path, dtype="float32", ignore_mismatched_sizes=True, **overrides
+        )
+    except (OSError, ValueError) as error:
+        raise InputError(f"{name_or_path!r} does not load as a segmentation model: {error}") from error
+    return model.train()
+
+
+def _load_backbone_weights(backbone: PreTrainedModel, source: str) -> None:
+    # AutoBackbone.from_pretrained (transformers 5.23) takes a local folder for a Hub id and refuses it
+    config = backbone.config
+    try:
+        backbone_class: Any = MODEL_FOR_BACKBONE_MAPPING[type(config)]
+        pretrained, report = backbone_class.from_pretrained(
+            source, config=config, dtype="float32", output_loading_info=True
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise InputError(f"backbone weights {source!r} cannot be loaded: {error}") from error
+    if report["missing_keys"]:
+        missing = sorted(report["missing_keys"])
+        raise InputError(
+            f"backbone weights {source!r} lack {len(missing)} tensors of the preset: {missing[0]} ..."
+        )
+    weights = pretrained.state_dict()
+    backbone.load_state_dict({name: weights[name] for name in backbone.state_dict()})
