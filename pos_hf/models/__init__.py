@@ -7,13 +7,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pos_hf.models.dpt.configuration_dino_dpt import DinoDPTConfig
-    from pos_hf.models.dpt.modeling_dino_dpt import DinoDPTForSemanticSegmentation
+    from pos_hf.models.configuration_deeplabv3plus import DeepLabV3PlusConfig
+    from pos_hf.models.configuration_dino_dpt import DinoDPTConfig
+    from pos_hf.models.modeling_deeplabv3plus import DeepLabV3PlusForSemanticSegmentation
+    from pos_hf.models.modeling_dino_dpt import DinoDPTForSemanticSegmentation
     from pos_hf.models.presets import PRESETS, build_model
 
 _MODULES = {
-    "DinoDPTConfig": "dpt.configuration_dino_dpt",
-    "DinoDPTForSemanticSegmentation": "dpt.modeling_dino_dpt",
+    "DeepLabV3PlusConfig": "configuration_deeplabv3plus",
+    "DeepLabV3PlusForSemanticSegmentation": "modeling_deeplabv3plus",
+    "DinoDPTConfig": "configuration_dino_dpt",
+    "DinoDPTForSemanticSegmentation": "modeling_dino_dpt",
     "PRESETS": "presets",
     "build_model": "presets",
 }
@@ -25,4 +29,11 @@ def __getattr__(name: str) -> Any:
     return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
 
 
-__all__ = ["PRESETS", "DinoDPTConfig", "DinoDPTForSemanticSegmentation", "build_model"]
+__all__ = [
+    "PRESETS",
+    "DeepLabV3PlusConfig",
+    "DeepLabV3PlusForSemanticSegmentation",
+    "DinoDPTConfig",
+    "DinoDPTForSemanticSegmentation",
+    "build_model",
+]

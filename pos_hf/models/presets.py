@@ -31,9 +31,17 @@ def _dinov2_dpt(
     }
 
 
-# A preset is the content of a config.json. Sizes: UniMatch V2's published code.
+def _deeplabv3plus(backbone: dict[str, Any], **overrides: Any) -> dict[str, Any]:
+    return {"model_type": "deeplabv3plus", "backbone_config": backbone, **overrides}
+
+
+def _resnet(model_type: str, depths: list[int], **backbone: Any) -> dict[str, Any]:
+    return {"model_type": model_type, "depths": depths, "out_indices": [1, 4], **backbone}
+
+
+# A preset is the content of a config.json. Sizes: the published code of UniMatch V1 (DeepLabV3+), V2 (DPT).
 PRESETS: dict[str, dict[str, Any]] = {
-    # for training from scratch on a CPU; not a published size
+    # the two tiny ones are for training from scratch on a CPU
     "dinov2_dpt_tiny": _dinov2_dpt(
         128, 4, 4, [1, 2, 3, 4], [32, 32, 64, 64], 32, patch_size=8, image_size=128, mlp_ratio=2
     ),
@@ -41,6 +49,23 @@ PRESETS: dict[str, dict[str, Any]] = {
     "dinov2_dpt_base": _dinov2_dpt(768, 12, 12, [3, 6, 9, 12], [96, 192, 384, 768], 128),
     "dinov2_dpt_large": _dinov2_dpt(1024, 24, 16, [5, 12, 18, 24], [256, 512, 1024, 1024], 256),
     "dinov2_dpt_giant": _dinov2_dpt(1536, 40, 24, [10, 20, 30, 40], [1536] * 4, 384, use_swiglu_ffn=True),
+    "deeplabv3plus_tiny": _deeplabv3plus(
+        _resnet(
+            "resnet", [1, 1, 1, 1], layer_type="basic", embedding_size=32, hidden_sizes=[32, 64, 128, 128]
+        ),
+        aspp_channels=64,
+        decoder_channels=64,
+    ),
+    # transformers' ResNet, for weights such as microsoft/resnet-50
+    "deeplabv3plus_resnet50": _deeplabv3plus(_resnet("resnet", [3, 4, 6, 3])),
+    "deeplabv3plus_resnet101": _deeplabv3plus(_resnet("resnet", [3, 4, 23, 3])),
+    # the published backbones
+    "deeplabv3plus_resnet50s": _deeplabv3plus(_resnet("deep_stem_resnet", [3, 4, 6, 3])),
+    "deeplabv3plus_resnet101s": _deeplabv3plus(_resnet("deep_stem_resnet", [3, 4, 23, 3])),
+    "deeplabv3plus_resnet152s": _deeplabv3plus(_resnet("deep_stem_resnet", [3, 8, 36, 3])),
+    "deeplabv3plus_xception65": _deeplabv3plus(
+        {"model_type": "aligned_xception", "out_indices": [1, 2]}, output_stride=None
+    ),
 }
 
 

@@ -1,26 +1,22 @@
 """DinoDPTForSemanticSegmentation: a ViT backbone and UniMatch V2's DPT head.
 
-Self-contained: saved weights carry a copy of it as remote code. Training and presets live elsewhere.
+Saved weights carry a copy of it as remote code, so it imports only its neighbours. Presets live in
+presets.py.
 """
 
 import math
 from types import MethodType
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import PreTrainedModel, initialization
 from transformers.backbone_utils import load_backbone
 from transformers.modeling_outputs import SemanticSegmenterOutput
 from transformers.utils.generic import can_return_tuple
 
 from .configuration_dino_dpt import DinoDPTConfig
-
-
-def resize(images_NCHW: Tensor, size: tuple[int, ...]) -> Tensor:
-    """Bilinear with aligned corners: the only interpolation of the published model and of its evaluation."""
-    return F.interpolate(images_NCHW, size=size, mode="bilinear", align_corners=True)
+from .segmentation import FeaturePerturbation, SegmentationModel, perturb_features, resize, segmentation_loss
 
 
 def interpolate_positions_as_published(embeddings: Any, tokens: Tensor, height: int, width: int) -> Tensor:
@@ -48,27 +44,6 @@ def interpolate_positions_as_published(embeddings: Any, tokens: Tensor, height: 
     scale = ((height // patch_height + 0.1) / side, (width // patch_width + 0.1) / side)
     grid = F.interpolate(grid, scale_factor=scale, mode="bicubic")
     return torch.cat([positions[:, :1], grid.flatten(2).transpose(1, 2).to(positions.dtype)], dim=1)
-
-
-def complementary_dropout(features: list[Tensor]) -> list[Tensor]:
-    """Drop complementary channels of two strong views (UniMatch V2, arXiv 2410.10777, and its published
-    code).
-
-    A mask m of 0s and 2s is drawn per pair of views and channel; the first view is multiplied by m, the
-    second by 2 - m, the same on every level. floor(B / 2) of the B pairs, drawn at random, stay whole.
-
-    Args:
-        features: maps [2B, D, h, w], all with the same D; row i and row B + i are the two views of one image.
-
-    Returns:
-        Maps of the same shapes.
-    """
-    pairs, channels, device = features[0].shape[0] // 2, features[0].shape[1], features[0].device
-    mask = 2.0 * torch.randint(2, (pairs, channels), device=device)
-    whole = torch.rand(pairs, device=device).argsort() < pairs // 2
-    mask = torch.where(whole[:, None], 1.0, mask)
-    masks_NC11 = torch.cat([mask, 2 - mask])[:, :, None, None]
-    return [feature * masks_NC11.to(feature.dtype) for feature in features]
 
 
 class ResidualUnit(nn.Module):
@@ -136,36 +111,17 @@ def resampling_layer(channels: int, factor: float) -> nn.Module:
     return nn.Identity()
 
 
-class DinoDPTPreTrainedModel(PreTrainedModel):
-    """Initialisation and the flags that transformers and the Trainer read."""
-
-    config: DinoDPTConfig
-    base_model_prefix = "backbone"
-    main_input_name = "pixel_values"
-    input_modalities = ["image"]  # noqa: RUF012 - the base class's type
-    supports_gradient_checkpointing = True
-    accepts_loss_kwargs = False
-    _supports_sdpa = True
-    _supports_flash_attn = True
-
-    @torch.no_grad()
-    def _init_weights(self, module: nn.Module) -> None:
-        """PyTorch's own convolution default (uniform in +-1/sqrt(fan_in)), as in the published code."""
-        if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
-            bound = 1 / math.sqrt(module.weight[0].numel())
-            initialization.uniform_(module.weight, -bound, bound)
-            if module.bias is not None:
-                initialization.uniform_(module.bias, -bound, bound)
-
-
-class DinoDPTForSemanticSegmentation(DinoDPTPreTrainedModel):
+class DinoDPTForSemanticSegmentation(SegmentationModel):
     """A ViT backbone with UniMatch V2's DPT head; logits at the input's size.
 
     Two parts of the published checkpoints that no forward uses are absent, so that nothing decays them: the
     backbone's mask token and the skip unit of the first fusion.
     """
 
-    supports_feature_perturbation = True
+    config: DinoDPTConfig
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _supports_flash_attn = True
 
     def __init__(self, config: DinoDPTConfig) -> None:
         super().__init__(config)
@@ -184,7 +140,7 @@ class DinoDPTForSemanticSegmentation(DinoDPTPreTrainedModel):
         self,
         pixel_values: Tensor,
         labels: Tensor | None = None,
-        feature_perturbation: Literal["channel_dropout", "complementary_dropout"] | None = None,
+        feature_perturbation: FeaturePerturbation | None = None,
         perturb_from: int = 0,
         **kwargs: Any,
     ) -> SemanticSegmenterOutput:
@@ -195,10 +151,7 @@ class DinoDPTForSemanticSegmentation(DinoDPTPreTrainedModel):
                 the image is resized to the nearest multiples (halves up) and the logits back, as the
                 published evaluation does.
             labels: class ids, int64 [B, H, W]; `config.semantic_loss_ignore_index` marks pixels to leave out.
-            feature_perturbation: "channel_dropout" doubles the rows: the clean ones, then the same with
-                whole channels dropped (p = 0.5, each level on its own; UniMatch V1).
-                "complementary_dropout" reads the batch as [view 1; view 2] and drops complementary channels
-                of the two (UniMatch V2).
+            feature_perturbation: see `perturb_features`; the four levels are the features.
             perturb_from: with "channel_dropout", the first row that gets a perturbed copy.
             kwargs: passed to the backbone (`output_hidden_states`, `output_attentions`).
 
@@ -213,23 +166,18 @@ class DinoDPTForSemanticSegmentation(DinoDPTPreTrainedModel):
         if inner != size:
             pixel_values = resize(pixel_values, inner)
         outputs = self.backbone.forward_with_filtered_kwargs(pixel_values, **kwargs)
-        features = list(outputs.feature_maps)
-        if feature_perturbation == "channel_dropout":
-            features = [torch.cat([f, F.dropout2d(f[perturb_from:], 0.5)]) for f in features]
-        elif feature_perturbation == "complementary_dropout":
-            features = complementary_dropout(features)
+        features = perturb_features(list(outputs.feature_maps), feature_perturbation, perturb_from)
         logits = resize(self.head(features), inner)
         if inner != size:
             logits = resize(logits, size)
-
-        loss = None
-        if labels is not None:
-            ignore_index = self.config.semantic_loss_ignore_index
-            total = F.cross_entropy(logits.float(), labels, ignore_index=ignore_index, reduction="sum")
-            loss = total / (labels != ignore_index).sum().clamp(min=1)
         return SemanticSegmenterOutput(
-            loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
+            loss=None
+            if labels is None
+            else segmentation_loss(logits, labels, self.config.semantic_loss_ignore_index),
+            logits=logits,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
         )
 
 
-__all__ = ["DinoDPTForSemanticSegmentation", "DinoDPTPreTrainedModel"]
+__all__ = ["DinoDPTForSemanticSegmentation"]
