@@ -1,22 +1,24 @@
-"""The generator contract of every method, named options, full-size logits. No loss lives here."""
+"""The generator contract of every method, and full-size logits of any model. No unsupervised loss here."""
 
-import difflib
-import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from accelerate.utils import extract_model_from_parallel
 from torch import Tensor, cat, float32, nn
 from torch.nn.functional import interpolate
 from transformers.utils import logging
 
-from pos_hf.errors import InputError
+from pos_hf.methods.losses import SUPERVISED_LOSSES
+from pos_hf.methods.options import Spec, build
 
 logger = logging.get_logger(__name__)
 
 Batch = Mapping[str, Mapping[str, Tensor]]
 """`{"labeled": {...}, "unlabeled": {...}}` on the device, pixel values normalised."""
+
+
+Objective = Literal["supervised", "unsupervised"]
 
 
 class LossTerm(NamedTuple):
@@ -26,7 +28,7 @@ class LossTerm(NamedTuple):
     uniform) do the halving of the published total.
     """
 
-    objective: Literal["supervised", "unsupervised"]
+    objective: Objective
     loss: Tensor
     """0-d, with graph."""
     statistics: Mapping[str, Tensor] = {}
@@ -36,14 +38,30 @@ class LossTerm(NamedTuple):
 
 
 class Method(nn.Module, ABC):
-    """How the two losses are made. Any state lives in buffers, so `state_dict` carries it."""
+    """How the two losses are made. Any state lives in buffers, so `state_dict` carries it.
 
+    Args:
+        supervised_loss: "cross_entropy", "ohem", or `{"name": "ohem", "min_kept": ...}`.
+    """
+
+    objectives: tuple[Objective, ...] = ("supervised", "unsupervised")
+    """The objectives that `losses` yields."""
     uses_teacher: bool = True
     """The trainer keeps an EMA teacher and passes it to `losses`; otherwise `teacher` is None."""
     shared_forward: bool = False
     """The two objectives go back through one forward, so DDP's reducer cannot reduce them apart."""
     num_strong_views: int = 1
     """Strong views of each unlabeled image that the data side must make."""
+    second_draw: bool = False
+    """The batch must hold `"partner"`: a second random draw of the same unlabeled images, same keys."""
+    num_students: int = 1
+    """2: the student is a `StudentPair`."""
+    progress: float = 0.0
+    """Share of the optimizer steps done; the trainer sets it before each step (ramps, percentiles)."""
+
+    def __init__(self, supervised_loss: Spec = "cross_entropy") -> None:
+        super().__init__()
+        self.labeled_criterion = build("supervised loss", SUPERVISED_LOSSES, supervised_loss)
 
     @abstractmethod
     def losses(self, student: nn.Module, teacher: nn.Module | None, batch: Batch) -> Iterator[LossTerm]:
@@ -55,49 +73,42 @@ class Method(nn.Module, ABC):
             batch: Labeled and unlabeled tensors on the device.
         """
 
+    def supervised_loss(self, logits_NCHW: Tensor, labels_NHW: Tensor) -> Tensor:
+        """The labeled images' loss, 0-d (Eq. 1)."""
+        return self.labeled_criterion(logits_NCHW, labels_NHW)
 
-def predict_logits(model: nn.Module, pixel_values: Tensor, feature_perturbation: str | None = None) -> Tensor:
+    def supervised_term(self, student: nn.Module, labeled: Mapping[str, Tensor]) -> LossTerm:
+        """The supervised objective from its own forward of the labeled images."""
+        logits = predict_logits(student, labeled["pixel_values"])
+        return LossTerm("supervised", self.supervised_loss(logits, labeled["labels"]))
+
+
+def predict_logits(
+    model: nn.Module, pixel_values: Tensor, feature_perturbation: str | None = None, perturb_from: int = 0
+) -> Tensor:
     """Logits [N', C, H, W] at the size of `pixel_values` [N, 3, H, W], in float32 or wider.
 
-    `feature_perturbation="channel_dropout"` doubles the rows: [clean; perturbed]. A model that offers no
-    perturbation is run without one (the perturbed rows then repeat the clean ones) and this is logged once.
+    Args:
+        model: Anything that returns `.logits`; smaller logits are resized (bilinear, align_corners=False).
+        pixel_values: Normalised images.
+        feature_perturbation: As in our models' `forward`. A model that offers none is run without, which is
+        logged
+            once; the rows that "channel_dropout" appends then repeat the clean ones.
+        perturb_from: The first row that "channel_dropout" copies.
     """
     if feature_perturbation is None:
         logits = model(pixel_values).logits
     elif getattr(extract_model_from_parallel(model), "supports_feature_perturbation", False):
-        logits = model(pixel_values, feature_perturbation=feature_perturbation).logits
+        options = {"feature_perturbation": feature_perturbation, "perturb_from": perturb_from}
+        logits = model(pixel_values, **options).logits
     else:
-        logger.warning_once(
-            f"{type(extract_model_from_parallel(model)).__name__} offers no feature perturbation; "
-            f"'{feature_perturbation}' is left out and the perturbed view equals the clean one."
-        )
+        name = type(extract_model_from_parallel(model)).__name__
+        logger.warning_once(f"{name} offers no feature perturbation: '{feature_perturbation}' is left out.")
         logits = model(pixel_values).logits
         if feature_perturbation == "channel_dropout":
-            logits = cat([logits, logits])
+            logits = cat([logits, logits[perturb_from:]])
     if logits.dtype.itemsize < float32.itemsize:
         logits = logits.float()
     if logits.shape[-2:] != pixel_values.shape[-2:]:
         logits = interpolate(logits, pixel_values.shape[-2:], mode="bilinear", align_corners=False)
     return logits
-
-
-def build(kind: str, table: Mapping[str, Any], name: str, options: Mapping[str, Any]) -> Any:
-    """`table[name](**options)`, or an InputError that names the nearest known name or option.
-
-    Args:
-        kind: What the table holds, for the message ("method", "threshold", ...).
-    """
-    if name not in table:
-        raise InputError(
-            f"Unknown {kind} '{name}'{_nearest(name, table)}; known: {', '.join(sorted(table))}."
-        )
-    known = inspect.signature(table[name]).parameters
-    for option in options:
-        if option not in known:
-            raise InputError(f"Unknown option '{option}' of {kind} '{name}'{_nearest(option, known)}.")
-    return table[name](**options)
-
-
-def _nearest(name: str, known: Mapping[str, Any]) -> str:
-    matches = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
-    return f", did you mean '{matches[0]}'?" if matches else ""

@@ -1,25 +1,298 @@
-"""Confidence rules: which pseudo-labeled pixels count, and how much. State lives in buffers."""
+"""Confidence rules: which pseudo-labeled pixels count, and how much. No loss is made here.
+
+| rule | weight of a pixel | source |
+|---|---|---|
+| `FixedThreshold` | 1 if confidence >= threshold | Eq. 2; UniMatch's published code |
+| `Percentile` | 1 if entropy < a percentile of the batch's entropies | U2PL, CVPR 2022, Eq. 4 and its code |
+| `FreeMatch` | 1 if confidence >= global x class threshold | FreeMatch, ICLR 2023, Eq. 5-8 |
+| `SoftMatch` | truncated Gaussian of the confidence | SoftMatch, ICLR 2023, Eq. 5-7 |
+| `DAW` | 1 if correct is likelier than wrong at this confidence | DAW, NeurIPS 2023 |
+| `CorrMatch` | 1 if confidence >= EMA of the mean class maximum | CorrMatch, CVPR 2024, relaxed threshold |
+
+Statistics count the pixels that are not padding, over all ranks, in float64.
+"""
 
 from abc import ABC, abstractmethod
+from typing import Any
 
+import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
+from pos_hf.errors import InputError
+from pos_hf.methods.losses import IGNORE_INDEX
+from pos_hf.methods.options import Spec, build
 
-class ConfidenceRule(nn.Module, ABC):
-    """Probabilities -> pixel weights, from statistics that move with training."""
+
+class RunningState(nn.Module):
+    """float64 buffers that get their shape (the class count) from the first batch or from a checkpoint."""
+
+    def __init__(self, *names: str) -> None:
+        super().__init__()
+        for name in names:
+            self.register_buffer(name, torch.empty(0, dtype=torch.float64))
+
+    def start(self, name: str, value: Tensor) -> None:
+        """Give the buffer its first value, unless it has one."""
+        if self.get_buffer(name).numel() == 0:
+            setattr(self, name, value.to(torch.float64, copy=True))
+
+    def average(self, name: str, value: Tensor, decay: float) -> None:
+        """buffer <- decay * buffer + (1 - decay) * value."""
+        self.get_buffer(name).lerp_(value.double(), 1 - decay)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        for name, buffer in self.named_buffers(recurse=False):
+            if prefix + name in state_dict:
+                setattr(self, name, buffer.new_empty(state_dict[prefix + name].shape))
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+class ConfidenceRule(RunningState, ABC):
+    """Probabilities -> weights of the pixels' pseudo-labels."""
+
+    def observe_labeled(self, logits_NCHW: Tensor, labels_NHW: Tensor) -> None:
+        """Update from the student's prediction of the labeled images; most rules ignore them."""
+
+    def observe(self, probabilities_NCHW: Tensor, valid_NHW: Tensor, progress: float) -> None:
+        """Update once a step from the unlabeled images; `progress` is the share of steps done."""
 
     @abstractmethod
     def weights(self, probabilities_NCHW: Tensor) -> Tensor:
-        """Weight of each pixel's pseudo-label, float [N, H, W] in [0, 1]."""
+        """Weight of each pixel, float [N, H, W] in [0, 1]."""
 
 
 class FixedThreshold(ConfidenceRule):
-    """A pixel counts when its confidence is at least `threshold` (Eq. 2; published code compares with >=)."""
+    """A pixel counts when its confidence is at least `threshold`."""
 
     def __init__(self, threshold: float = 0.95) -> None:
         super().__init__()
+        if not 0 <= threshold <= 1:
+            raise InputError(f"The confidence threshold must lie in [0, 1], not {threshold}.")
         self.threshold = threshold
 
     def weights(self, probabilities_NCHW: Tensor) -> Tensor:
-        confidence_NHW = probabilities_NCHW.amax(1)
-        return (confidence_NHW >= self.threshold).to(confidence_NHW.dtype)
+        return (probabilities_NCHW.amax(1) >= self.threshold).to(probabilities_NCHW.dtype)
+
+
+class Percentile(ConfidenceRule):
+    """A pixel counts when its entropy is below a quantile of the batch's: `start` at first, 1 at the end."""
+
+    threshold: Tensor
+
+    def __init__(self, start: float = 0.8) -> None:
+        super().__init__("threshold")
+        self.start_share = start
+
+    def observe(self, probabilities_NCHW: Tensor, valid_NHW: Tensor, progress: float) -> None:
+        kept = self.start_share + (1 - self.start_share) * progress
+        entropy_NHW = torch.where(valid_NHW, entropy(probabilities_NCHW), torch.nan)
+        self.threshold = entropy_NHW.nanquantile(kept).double()
+
+    def weights(self, probabilities_NCHW: Tensor) -> Tensor:
+        return (entropy(probabilities_NCHW) < self.threshold).to(probabilities_NCHW.dtype)
+
+
+class FreeMatch(ConfidenceRule):
+    """EMA of the mean confidence, modulated by each class's EMA of its mean probability."""
+
+    threshold: Tensor
+    class_probability: Tensor
+
+    def __init__(self, decay: float = 0.999) -> None:
+        super().__init__("threshold", "class_probability")
+        self.decay = decay
+
+    def observe(self, probabilities_NCHW: Tensor, valid_NHW: Tensor, progress: float) -> None:
+        uniform = _uniform(probabilities_NCHW)
+        self.start("threshold", uniform[0])
+        self.start("class_probability", uniform)
+        _, mean, _ = _moments(probabilities_NCHW.amax(1), valid_NHW)
+        self.average("threshold", mean, self.decay)
+        self.average("class_probability", _class_mean(probabilities_NCHW, valid_NHW), self.decay)
+
+    def weights(self, probabilities_NCHW: Tensor) -> Tensor:
+        confidence_NHW, labels_NHW = probabilities_NCHW.max(1)
+        thresholds_C = self.threshold * self.class_probability / self.class_probability.amax()
+        return (confidence_NHW >= thresholds_C[labels_NHW]).to(confidence_NHW.dtype)
+
+
+class SoftMatch(ConfidenceRule):
+    """exp(-num_sigmas^2 (confidence - mean)^2 / (2 variance)) below the mean, 1 above, with EMAs of both."""
+
+    mean: Tensor
+    variance: Tensor
+
+    def __init__(self, decay: float = 0.999, num_sigmas: float = 2.0) -> None:
+        super().__init__("mean", "variance")
+        self.decay = decay
+        self.num_sigmas = num_sigmas
+
+    def observe(self, probabilities_NCHW: Tensor, valid_NHW: Tensor, progress: float) -> None:
+        self.start("mean", _uniform(probabilities_NCHW)[0])
+        self.start("variance", torch.ones_like(self.mean))
+        count, mean, variance = _moments(probabilities_NCHW.amax(1), valid_NHW)
+        self.average("mean", mean, self.decay)
+        self.average("variance", variance * count / (count - 1), self.decay)
+
+    def weights(self, probabilities_NCHW: Tensor) -> Tensor:
+        below_NHW = (probabilities_NCHW.amax(1) - self.mean).clamp(max=0)
+        return torch.exp(-below_NHW.square() * self.num_sigmas**2 / (2 * self.variance))
+
+
+class DAW(ConfidenceRule):
+    """Threshold where two Gaussians cross: the confidences of the correct and of the wrong labeled pixels.
+
+    EMA of both means and variances; the threshold is clamped to [1/C, 1]. The starting values (means 1 and
+    1/C, variances 1) are ours.
+    """
+
+    means: Tensor
+    variances: Tensor
+    lowest: Tensor
+
+    def __init__(self, decay: float = 0.99) -> None:
+        super().__init__("means", "variances", "lowest")
+        self.decay = decay
+
+    def observe_labeled(self, logits_NCHW: Tensor, labels_NHW: Tensor) -> None:
+        probabilities_NCHW = logits_NCHW.softmax(1)
+        lowest = _uniform(probabilities_NCHW)[0]
+        self.start("lowest", lowest)
+        self.start("means", torch.stack([torch.ones_like(lowest), lowest]))
+        self.start("variances", torch.ones_like(self.means))
+        confidence_NHW, predictions_NHW = probabilities_NCHW.max(1)
+        labeled = labels_NHW != IGNORE_INDEX
+        correct = predictions_NHW == labels_NHW
+        for group, mask in enumerate([labeled & correct, labeled & ~correct]):
+            count, mean, variance = _moments(confidence_NHW, mask)
+            # a batch without a wrong (or without a correct) pixel says nothing about that group
+            self.means[group].lerp_(torch.where(count > 0, mean, self.means[group]), 1 - self.decay)
+            self.variances[group].lerp_(
+                torch.where(count > 0, variance, self.variances[group]), 1 - self.decay
+            )
+
+    def threshold(self) -> Tensor:
+        """The confidence above which a pixel is likelier to be correct than wrong, 0-d."""
+        (mean_1, mean_0), (variance_1, variance_0) = self.means, self.variances
+        # log N(x; correct) - log N(x; wrong) = a x^2 + b x + c; the crossing is the root with positive slope
+        a = (1 / variance_0 - 1 / variance_1) / 2
+        b = mean_1 / variance_1 - mean_0 / variance_0
+        c = (mean_0**2 / variance_0 - mean_1**2 / variance_1 + torch.log(variance_0 / variance_1)) / 2
+        slope = (b**2 - 4 * a * c).sqrt()
+        crossing = torch.where(b > 0, -2 * c / (b + slope), (slope - b) / (2 * a))
+        return crossing.maximum(self.lowest).clamp(max=1)
+
+    def weights(self, probabilities_NCHW: Tensor) -> Tensor:
+        return (probabilities_NCHW.amax(1) >= self.threshold()).to(probabilities_NCHW.dtype)
+
+
+class CorrMatch(ConfidenceRule):
+    """Threshold: EMA, from `start`, of the mean over the predicted classes of their highest confidence."""
+
+    threshold: Tensor
+
+    def __init__(self, start: float = 0.85, decay: float = 0.999) -> None:
+        super().__init__()
+        self.register_buffer("threshold", torch.tensor(start, dtype=torch.float64))
+        self.decay = decay
+
+    def observe(self, probabilities_NCHW: Tensor, valid_NHW: Tensor, progress: float) -> None:
+        confidence_NHW, labels_NHW = probabilities_NCHW.max(1)
+        confidence_NHW = torch.where(valid_NHW, confidence_NHW, 0.0)
+        highest_C = torch.zeros_like(probabilities_NCHW[0, :, 0, 0]).scatter_reduce(
+            0, labels_NHW.flatten(), confidence_NHW.flatten(), "amax"
+        )
+        if _distributed():
+            dist.all_reduce(highest_C, dist.ReduceOp.MAX)
+        self.average("threshold", highest_C.sum() / (highest_C > 0).sum(), self.decay)
+
+    def weights(self, probabilities_NCHW: Tensor) -> Tensor:
+        return (probabilities_NCHW.amax(1) >= self.threshold).to(probabilities_NCHW.dtype)
+
+
+class DistributionAlignment(RunningState):
+    """Multiply probabilities by labeled over unlabeled class shares and renormalise (ReMixMatch; DAW).
+
+    Both shares are EMAs of the models' mean probabilities, from 1/C.
+    """
+
+    labeled_share: Tensor
+    unlabeled_share: Tensor
+
+    def __init__(self, decay: float = 0.999) -> None:
+        super().__init__("labeled_share", "unlabeled_share")
+        self.decay = decay
+
+    def observe_labeled(self, logits_NCHW: Tensor, labels_NHW: Tensor) -> None:
+        """Update the labeled share from the student's logits, over the labeled pixels."""
+        probabilities_NCHW = logits_NCHW.softmax(1)
+        self.start("labeled_share", _uniform(probabilities_NCHW))
+        share = _class_mean(probabilities_NCHW, labels_NHW != IGNORE_INDEX)
+        # a batch without a labeled pixel has no share
+        self.average("labeled_share", torch.where(share.isnan(), self.labeled_share, share), self.decay)
+
+    def observe(self, probabilities_NCHW: Tensor, valid_NHW: Tensor) -> None:
+        """Update the unlabeled share."""
+        self.start("unlabeled_share", _uniform(probabilities_NCHW))
+        self.average("unlabeled_share", _class_mean(probabilities_NCHW, valid_NHW), self.decay)
+
+    def align(self, probabilities_NCHW: Tensor) -> Tensor:
+        """The aligned probabilities [N, C, H, W]."""
+        ratio_C = (self.labeled_share + 1e-6) / (self.unlabeled_share + 1e-6)
+        aligned_NCHW = probabilities_NCHW * ratio_C[:, None, None].to(probabilities_NCHW.dtype)
+        return aligned_NCHW / aligned_NCHW.sum(1, keepdim=True)
+
+
+RULES: dict[str, type[ConfidenceRule]] = {
+    "fixed": FixedThreshold,
+    "percentile": Percentile,
+    "freematch": FreeMatch,
+    "softmatch": SoftMatch,
+    "daw": DAW,
+    "corrmatch": CorrMatch,
+}
+
+
+def get_confidence_rule(threshold: float | Spec) -> ConfidenceRule:
+    """A fixed threshold, or a rule by name ("freematch") or by name and options."""
+    if isinstance(threshold, int | float):
+        return FixedThreshold(threshold)
+    return build("threshold rule", RULES, threshold)
+
+
+def _distributed() -> bool:
+    return dist.is_initialized() and dist.get_world_size() > 1
+
+
+def _sum_over_ranks(values: Tensor) -> Tensor:
+    if _distributed():
+        dist.all_reduce(values)
+    return values
+
+
+def _moments(values_NHW: Tensor, mask_NHW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Count, mean and (biased) variance of the masked values, 0-d float64; NaN where the count is 0."""
+    kept = torch.where(mask_NHW, values_NHW, 0.0).double()
+    count, total, squares = _sum_over_ranks(
+        torch.stack([mask_NHW.sum().double(), kept.sum(), kept.square().sum()])
+    )
+    mean = total / count
+    return count, mean, squares / count - mean**2
+
+
+def _class_mean(probabilities_NCHW: Tensor, mask_NHW: Tensor) -> Tensor:
+    """Mean probability of each class over the masked pixels, [C] float64."""
+    totals_C = torch.where(mask_NHW[:, None], probabilities_NCHW, 0.0).sum((0, 2, 3), dtype=torch.float64)
+    sums = _sum_over_ranks(torch.cat([totals_C, mask_NHW.sum()[None].double()]))
+    return sums[:-1] / sums[-1]
+
+
+def _uniform(probabilities_NCHW: Tensor) -> Tensor:
+    num_classes = probabilities_NCHW.shape[1]
+    return torch.full((num_classes,), 1 / num_classes, dtype=torch.float64, device=probabilities_NCHW.device)
+
+
+def entropy(probabilities_NCHW: Tensor) -> Tensor:
+    """Entropy of each pixel in nats, [N, H, W]."""
+    return torch.special.entr(probabilities_NCHW).sum(1)

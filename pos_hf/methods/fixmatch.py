@@ -1,39 +1,67 @@
-"""FixMatch for segmentation: one strong view learns the teacher's confident labels of the weak view."""
+"""FixMatch for segmentation: one mixed strong view learns the confident labels of the weak view."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from typing import Literal
 
-from torch import nn
+from torch import cat, nn
 
-from pos_hf.methods.base import Batch, LossTerm, Method, predict_logits
-from pos_hf.methods.confidence import FixedThreshold
-from pos_hf.methods.losses import cross_entropy
-from pos_hf.methods.mixing import box_mask, paste
-from pos_hf.methods.pseudo_labels import pseudo_label_loss, pseudo_labels
+from pos_hf.methods.base import Batch, LossTerm, predict_logits
+from pos_hf.methods.mixing import box_mask, class_mask, paste
+from pos_hf.methods.options import Spec
+from pos_hf.methods.pseudo_labels import PseudoLabelMethod, PseudoLabels, pseudo_label_loss
 
 
-class FixMatch(Method):
-    """FixMatch as in UniMatch V2's repository: EMA teacher, CutMix with the flipped batch.
+class FixMatch(PseudoLabelMethod):
+    """FixMatch as in the UniMatch repositories; an image's mixing partner is its mirror in the flipped batch.
 
-    The published script joins labeled and strong images in one forward; its networks have no BatchNorm, so
-    the two forwards used here are the same mathematics and each graph is freed before the next is built.
+    The V2 script joins labeled and strong images in one forward; its networks have no BatchNorm, so the two
+    forwards used here are the same mathematics and each graph is freed before the next is built.
+
+    Args:
+        teacher: "ema" (V2's script), or "student" (V1's script): the labels come from the student itself in
+            training mode, in one forward with the labeled images, whose BatchNorm statistics it shapes. V1's
+            script pairs each image with a second draw of itself; its author recommends the flip as equal.
+        mixing: "cutmix", or "classmix": half of the partner's classes are pasted.
     """
 
-    def __init__(self, threshold: float = 0.95) -> None:
-        super().__init__()
-        self.rule = FixedThreshold(threshold)
+    def __init__(
+        self,
+        threshold: float | Spec = 0.95,
+        supervised_loss: Spec = "cross_entropy",
+        distribution_alignment: bool = False,
+        teacher: Literal["ema", "student"] = "ema",
+        mixing: Literal["cutmix", "classmix"] = "cutmix",
+    ) -> None:
+        super().__init__(threshold, supervised_loss, distribution_alignment)
+        self.uses_teacher = teacher == "ema"
+        self.mixing = mixing
 
     def losses(self, student: nn.Module, teacher: nn.Module | None, batch: Batch) -> Iterator[LossTerm]:
-        labeled, unlabeled = batch["labeled"], batch["unlabeled"]
+        unlabeled = batch["unlabeled"]
+        if teacher is not None:
+            yield self.supervised_term(student, batch["labeled"])
+            weak = self.pseudo_labels(
+                predict_logits(teacher, unlabeled["pixel_values"]), unlabeled["padding_mask"]
+            )
+        else:
+            weak = yield from self._joint_forward(student, batch)
+
+        if self.mixing == "cutmix":
+            mask = box_mask(unlabeled["cutmix_boxes"][:, 0], *weak.labels.shape[-2:])
+        else:
+            mask = class_mask(weak.labels, weak.valid).flip(0)
+        strong = unlabeled["strong_pixel_values"][:, 0]
+        logits = predict_logits(student, paste(strong, strong.flip(0), mask))
+        loss = pseudo_label_loss(logits, weak.paste(weak.flip(), mask))
         yield LossTerm(
-            "supervised", cross_entropy(predict_logits(student, labeled["pixel_values"]), labeled["labels"])
+            "unsupervised", loss, {"kept_share": weak.kept_share(), "strong_1_loss": loss.detach()}
         )
 
-        assert teacher is not None
-        weak = pseudo_labels(
-            predict_logits(teacher, unlabeled["pixel_values"]), unlabeled["padding_mask"], self.rule
-        )
-        box = box_mask(unlabeled["cutmix_boxes"][:, 0], *weak.labels.shape[-2:])
-        strong = unlabeled["strong_pixel_values"][:, 0]
-        logits = predict_logits(student, paste(strong, strong.flip(0), box))
-        loss = pseudo_label_loss(logits, weak.paste(weak.flip(), box))
-        yield LossTerm("unsupervised", loss, {"kept_share": weak.kept_share()})
+    def _joint_forward(self, student: nn.Module, batch: Batch) -> Generator[LossTerm, None, PseudoLabels]:
+        labeled, unlabeled = batch["labeled"], batch["unlabeled"]
+        images = cat([labeled["pixel_values"], unlabeled["pixel_values"]])
+        labeled_logits, weak_logits = predict_logits(student, images).chunk(2)
+        supervised_loss = self.supervised_loss(labeled_logits, labeled["labels"])
+        weak = self.pseudo_labels(weak_logits, unlabeled["padding_mask"])
+        yield LossTerm("supervised", supervised_loss)
+        return weak

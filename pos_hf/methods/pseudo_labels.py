@@ -1,4 +1,4 @@
-"""Pseudo-labels (Eq. 2) and the loss against them (Eq. 3). Which pixels count is decided in confidence.py."""
+"""Pseudo-labels (Eq. 2), the loss against them (Eq. 3), and the base of methods that use both."""
 
 from typing import NamedTuple
 
@@ -6,8 +6,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from pos_hf.methods.confidence import ConfidenceRule
+from pos_hf.methods.base import Method
+from pos_hf.methods.confidence import DistributionAlignment, get_confidence_rule
 from pos_hf.methods.mixing import paste
+from pos_hf.methods.options import Spec
 
 
 class PseudoLabels(NamedTuple):
@@ -30,18 +32,57 @@ class PseudoLabels(NamedTuple):
         return self.weights.sum() / self.valid.sum()
 
 
-def pseudo_labels(logits_NCHW: Tensor, padding_mask_NHW: Tensor, rule: ConfidenceRule) -> PseudoLabels:
-    """Eq. 2: each pixel's most probable class, weighted by the rule; 0 on padding (True = padding)."""
-    probabilities = logits_NCHW.detach().softmax(1)
-    weights = rule.weights(probabilities)
-    valid = ~padding_mask_NHW
-    return PseudoLabels(probabilities.argmax(1), torch.where(valid, weights, 0.0), valid)
-
-
 def pseudo_label_loss(logits_NCHW: Tensor, target: PseudoLabels) -> Tensor:
-    """Eq. 3 as published: the weighted cross-entropies over the number of non-padded pixels (local batch).
+    """Eq. 3 as published: weighted cross-entropies over the number of non-padded pixels, 0-d.
 
     Unconfident pixels stay in the denominator, so the loss is implicitly multiplied by the kept share.
     """
     pixel_losses = cross_entropy(logits_NCHW, target.labels, reduction="none")
     return (pixel_losses * target.weights).sum() / target.valid.sum()
+
+
+class PseudoLabelMethod(Method):
+    """A method that learns from confident pseudo-labels.
+
+    Args:
+        threshold: A fixed confidence threshold, or a rule of confidence.py by name, or by name and options:
+            `{"name": "freematch", "decay": 0.99}`.
+        supervised_loss: As in `Method`.
+        distribution_alignment: Align the unlabeled class distribution with the labeled one before Eq. 2.
+    """
+
+    def __init__(
+        self,
+        threshold: float | Spec = 0.95,
+        supervised_loss: Spec = "cross_entropy",
+        distribution_alignment: bool = False,
+    ) -> None:
+        super().__init__(supervised_loss)
+        self.rule = get_confidence_rule(threshold)
+        self.alignment = DistributionAlignment() if distribution_alignment else None
+
+    def supervised_loss(self, logits_NCHW: Tensor, labels_NHW: Tensor) -> Tensor:
+        """The labeled images' loss; rules that compare with labeled predictions see them here."""
+        self.rule.observe_labeled(logits_NCHW.detach(), labels_NHW)
+        if self.alignment:
+            self.alignment.observe_labeled(logits_NCHW.detach(), labels_NHW)
+        return super().supervised_loss(logits_NCHW, labels_NHW)
+
+    @torch.no_grad()
+    def pseudo_labels(
+        self, logits_NCHW: Tensor, padding_mask_NHW: Tensor, observe: bool = True
+    ) -> PseudoLabels:
+        """Eq. 2: each pixel's most probable class, weighted by the rule; 0 on padding (True = padding).
+
+        `observe=False` leaves the rule's state alone: for further images of a step (V1's CutMix partner).
+        """
+        probabilities = logits_NCHW.softmax(1)
+        valid = ~padding_mask_NHW
+        if self.alignment:
+            if observe:
+                self.alignment.observe(probabilities, valid)
+            probabilities = self.alignment.align(probabilities)
+        if observe:
+            self.rule.observe(probabilities, valid, self.progress)
+        weights = self.rule.weights(probabilities).to(probabilities.dtype)
+        return PseudoLabels(probabilities.argmax(1), torch.where(valid, weights, 0.0), valid)

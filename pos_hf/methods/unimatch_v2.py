@@ -4,40 +4,31 @@ from collections.abc import Iterator
 
 from torch import cat, nn
 
-from pos_hf.methods.base import Batch, LossTerm, Method, predict_logits
-from pos_hf.methods.confidence import FixedThreshold
-from pos_hf.methods.losses import cross_entropy
+from pos_hf.methods.base import Batch, LossTerm, predict_logits
 from pos_hf.methods.mixing import box_mask, paste
-from pos_hf.methods.pseudo_labels import pseudo_label_loss, pseudo_labels
+from pos_hf.methods.pseudo_labels import PseudoLabelMethod, pseudo_label_loss
 
 
-class UniMatchV2(Method):
+class UniMatchV2(PseudoLabelMethod):
     """Yang et al., UniMatch V2 (TPAMI 2025), as its published script: L_u = (L_s1 + L_s2) / 2."""
 
     num_strong_views = 2
 
-    def __init__(self, threshold: float = 0.95) -> None:
-        super().__init__()
-        self.rule = FixedThreshold(threshold)
-
     def losses(self, student: nn.Module, teacher: nn.Module | None, batch: Batch) -> Iterator[LossTerm]:
-        labeled, unlabeled = batch["labeled"], batch["unlabeled"]
-        yield LossTerm(
-            "supervised", cross_entropy(predict_logits(student, labeled["pixel_values"]), labeled["labels"])
-        )
-
         assert teacher is not None
-        weak = pseudo_labels(
-            predict_logits(teacher, unlabeled["pixel_values"]), unlabeled["padding_mask"], self.rule
+        unlabeled = batch["unlabeled"]
+        yield self.supervised_term(student, batch["labeled"])
+
+        weak = self.pseudo_labels(
+            predict_logits(teacher, unlabeled["pixel_values"]), unlabeled["padding_mask"]
         )
         box_1, box_2 = box_mask(unlabeled["cutmix_boxes"], *weak.labels.shape[-2:]).unbind(1)
         strong_1, strong_2 = unlabeled["strong_pixel_values"].unbind(1)
         strong_1 = paste(strong_1, strong_1.flip(0), box_1)
         strong_2 = paste(strong_2, strong_2.flip(0), box_2)
 
-        logits_1, logits_2 = predict_logits(
-            student, cat([strong_1, strong_2]), "complementary_dropout"
-        ).chunk(2)
+        strong_logits = predict_logits(student, cat([strong_1, strong_2]), "complementary_dropout")
+        logits_1, logits_2 = strong_logits.chunk(2)
         loss_1 = pseudo_label_loss(logits_1, weak.paste(weak.flip(), box_1))
         loss_2 = pseudo_label_loss(logits_2, weak.paste(weak.flip(), box_2))
         statistics = {

@@ -1,0 +1,39 @@
+"""Objects by name and options, as YAML gives them; an unknown name is answered with the nearest known."""
+
+import difflib
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar
+
+from pos_hf.errors import InputError
+
+T = TypeVar("T")
+Spec = str | Mapping[str, Any]
+"""A name, or `{"name": ..., option: value, ...}`."""
+
+
+def build(kind: str, table: Mapping[str, Callable[..., T]], spec: Spec) -> T:
+    """Call the entry of `table` that `spec` names with the options it gives.
+
+    Args:
+        kind: What the table holds, for the message ("method", "threshold", ...).
+        table: Callables by name.
+        spec: Name, or mapping of `name` and options.
+
+    Raises:
+        InputError: Unknown name or option.
+    """
+    options = {"name": spec} if isinstance(spec, str) else dict(spec)
+    name = str(options.pop("name", None))
+    if name not in table:
+        raise InputError(f"Unknown {kind} '{name}'{_nearest(name, table)}; known: {', '.join(table)}.")
+    known = inspect.signature(table[name]).parameters
+    for option in options:
+        if option not in known:
+            raise InputError(f"Unknown option '{option}' of {kind} '{name}'{_nearest(option, known)}.")
+    return table[name](**options)
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    matches = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
+    return f", did you mean '{matches[0]}'?" if matches else ""
