@@ -22,12 +22,12 @@ from .segmentation import FeaturePerturbation, SegmentationModel, perturb_featur
 def interpolate_positions_as_published(embeddings: Any, tokens: Tensor, height: int, width: int) -> Tensor:
     """DINOv2's own interpolation of position embeddings, to replace the method of HF's `Dinov2Embeddings`.
 
-    The published code resamples by the factor (n + 0.1) / n_pretrained instead of to the size n, which
-    shifts the sampling points by up to 0.13 patches.
+    The published code resamples by the factor (n + 0.1) / n_pretrained instead of to the size n: it takes
+    the first n of n + 0.1 equally spaced points, up to 0.13 patches away from HF's. Written with
+    `grid_sample`, as a factor that depends on the image size does not survive the export to ONNX.
 
     Args:
-        embeddings: the `Dinov2Embeddings` whose `position_embeddings` [1, 1 + n_pretrained^2, D] are
-            resampled.
+        embeddings: the `Dinov2Embeddings` with `position_embeddings` [1, 1 + n_pretrained^2, D].
         tokens: [B, 1 + height * width / patch^2, D]; only the token count is read.
         height: image height in pixels.
         width: image width in pixels.
@@ -40,10 +40,15 @@ def interpolate_positions_as_published(embeddings: Any, tokens: Tensor, height: 
         return positions
     side = math.isqrt(positions.shape[1] - 1)
     patch_height, patch_width = embeddings.patch_embeddings.patch_size
-    grid = positions[:, 1:].float().unflatten(1, (side, side)).permute(0, 3, 1, 2)
-    scale = ((height // patch_height + 0.1) / side, (width // patch_width + 0.1) / side)
-    grid = F.interpolate(grid, scale_factor=scale, mode="bicubic")
-    return torch.cat([positions[:, :1], grid.flatten(2).transpose(1, 2).to(positions.dtype)], dim=1)
+    grid_NDHW = positions[:, 1:].float().unflatten(1, (side, side)).permute(0, 3, 1, 2)
+    y, x = (
+        2 * (torch.arange(n, device=positions.device) + 0.5) / (n + 0.1) - 1
+        for n in (height // patch_height, width // patch_width)
+    )
+    points_HW2 = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)
+    grid_NDHW = F.grid_sample(grid_NDHW, points_HW2[None], "bicubic", "border", align_corners=False)
+    patches = grid_NDHW.flatten(2).transpose(1, 2).to(positions.dtype)
+    return torch.cat([positions[:, :1], patches], dim=1)
 
 
 class ResidualUnit(nn.Module):

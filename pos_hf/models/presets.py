@@ -3,7 +3,12 @@
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoConfig, AutoModelForSemanticSegmentation, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModelForSemanticSegmentation,
+    PreTrainedModel,
+    SegformerImageProcessor,
+)
 from transformers.models.auto.modeling_auto import MODEL_FOR_BACKBONE_MAPPING
 
 from pos_hf.errors import InputError
@@ -134,3 +139,10 @@ def _load_backbone_weights(backbone: PreTrainedModel, source: str) -> None:
         )
     weights = pretrained.state_dict()
     backbone.load_state_dict({name: weights[name] for name in backbone.state_dict()})
+
+
+def default_image_processor() -> SegformerImageProcessor:
+    """The processor saved beside our models: native size, ImageNet normalisation (as published)."""
+    return SegformerImageProcessor(
+        do_resize=False, image_mean=[0.485, 0.456, 0.406], image_std=[0.229, 0.224, 0.225]
+    )

@@ -1,0 +1,52 @@
+"""`pos-hf convert SOURCE --to DIR`: a published checkpoint becomes a folder that from_pretrained loads."""
+
+import argparse
+import json
+from pathlib import Path
+
+from pos_hf.errors import InputError
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command's arguments."""
+    parser = argparse.ArgumentParser(
+        prog="pos-hf convert",
+        description="Convert a local checkpoint of UniMatch V1 or V2 (to a segmentation model), or of "
+        "DINOv2, a ResNet or Xception-65 (to a backbone for `backbone_weights`).",
+    )
+    parser.add_argument("source", type=Path, help="the .pth or .safetensors file")
+    parser.add_argument("--to", type=Path, required=True, metavar="DIR", help="folder to write")
+    parser.add_argument(
+        "--weights",
+        choices=["model", "model_ema"],
+        help="which weights to take (default: the EMA model if any)",
+    )
+    parser.add_argument("--id2label", type=Path, metavar="FILE", help="JSON object of class names by id")
+    parser.add_argument("--partial", action="store_true", help="accept missing and left-over tensors")
+    return parser
+
+
+def main(argv: list[str]) -> int:
+    """Run the command.
+
+    Raises:
+        InputError: the checkpoint or the class names cannot be used.
+    """
+    args = parser().parse_args(argv)
+    id2label = None
+    if args.id2label is not None:
+        try:
+            id2label = {int(key): str(label) for key, label in json.loads(args.id2label.read_text()).items()}
+        except (OSError, ValueError, AttributeError) as error:
+            raise InputError(f"{args.id2label} is no JSON object of class names by id: {error}") from error
+
+    from pos_hf.models.convert import convert_checkpoint
+    from pos_hf.models.presets import default_image_processor
+
+    model, report = convert_checkpoint(
+        args.source, weights=args.weights, id2label=id2label, strict=not args.partial
+    )
+    model.save_pretrained(args.to)
+    default_image_processor().save_pretrained(args.to)
+    print(f"{report}\n{type(model).__name__} written to {args.to}")
+    return 0
