@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import nn
 
 
 def broadcast_buffers(model: nn.Module) -> None:
@@ -44,15 +44,14 @@ class EMATeacher:
     def update(self, student: nn.Module, step: int) -> None:
         """Move the teacher towards the unwrapped `student` after the 0-based optimizer step `step`."""
         broadcast_buffers(student)
-        averaged: list[Tensor] = [*self.model.parameters()]
-        targets: list[Tensor] = [*student.parameters()]
+        weight = 1 - self.decay(step)
+        # apart: sharded parameters are DTensors, buffers are not, and one foreach call takes only one kind
+        torch._foreach_lerp_([*self.model.parameters()], [*student.parameters()], weight)
         for buffer, target in zip(self.model.buffers(), student.buffers(), strict=True):
             if buffer.is_floating_point():
-                averaged.append(buffer)
-                targets.append(target)
+                buffer.lerp_(target, weight)
             else:
                 buffer.copy_(target)
-        torch._foreach_lerp_(averaged, targets, 1 - self.decay(step))
 
     def state_dict(self) -> dict[str, Any]:
         """The teacher model's own state dict."""
