@@ -1,13 +1,12 @@
 """FixMatch for segmentation: one mixed strong view learns the confident labels of the weak view."""
 
 from collections.abc import Generator, Iterator
-from typing import Literal
 
 from torch import cat, nn
 
 from pos_hf.methods.base import Batch, LossTerm, predict_logits
 from pos_hf.methods.mixing import box_mask, class_mask, paste
-from pos_hf.methods.options import Spec
+from pos_hf.methods.options import Spec, one_of
 from pos_hf.methods.pseudo_labels import PseudoLabelMethod, PseudoLabels, pseudo_label_loss
 
 
@@ -29,12 +28,12 @@ class FixMatch(PseudoLabelMethod):
         threshold: float | Spec = 0.95,
         supervised_loss: Spec = "cross_entropy",
         distribution_alignment: bool = False,
-        teacher: Literal["ema", "student"] = "ema",
-        mixing: Literal["cutmix", "classmix"] = "cutmix",
+        teacher: str = "ema",
+        mixing: str = "cutmix",
     ) -> None:
         super().__init__(threshold, supervised_loss, distribution_alignment)
-        self.uses_teacher = teacher == "ema"
-        self.mixing = mixing
+        self.uses_teacher = one_of("teacher", teacher, ("ema", "student")) == "ema"
+        self.mixing = one_of("mixing", mixing, ("cutmix", "classmix"))
 
     def losses(self, student: nn.Module, teacher: nn.Module | None, batch: Batch) -> Iterator[LossTerm]:
         unlabeled = batch["unlabeled"]

@@ -34,6 +34,13 @@ def build(kind: str, table: Mapping[str, Callable[..., T]], spec: Spec) -> T:
     return table[name](**options)
 
 
+def one_of(option: str, value: str, choices: tuple[str, ...]) -> str:
+    """`value`, or an InputError when it is none of the option's choices."""
+    if value not in choices:
+        raise InputError(f"Option {option} must be one of {', '.join(choices)}, not '{value}'.")
+    return value
+
+
 def _nearest(name: str, known: Iterable[str]) -> str:
     matches = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
     return f", did you mean '{matches[0]}'?" if matches else ""

@@ -1,4 +1,4 @@
-"""The published training steps, re-derived from the fact sheet as plain loops over pixels, in float64. No tests."""
+"""The published training steps, written anew as plain loops over pixels, in float64. No tests."""
 
 import torch
 
@@ -24,7 +24,10 @@ def labeled_loss(logits, labels):
 def confidences_and_labels(logits):
     """Per pixel: the largest softmax probability and its class."""
     logits = logits.detach()
-    confidence, label = torch.zeros(logits[:, 0].shape, dtype=torch.float64), torch.zeros(logits[:, 0].shape).long()
+    confidence, label = (
+        torch.zeros(logits[:, 0].shape, dtype=torch.float64),
+        torch.zeros(logits[:, 0].shape).long(),
+    )
     for n, row, column in pixels(confidence):
         exponentials = torch.exp(logits[n, :, row, column])
         probabilities = exponentials / exponentials.sum()
@@ -39,7 +42,7 @@ def ignore_map(padding_mask):
 
 
 def unlabeled_loss(logits, labels, confidence, ignore, threshold):
-    """Sum over the confident, non-padded pixels of the cross-entropy, over the number of non-padded pixels."""
+    """Sum of the confident pixels' cross-entropies over the number of non-padded pixels."""
     total, count = 0.0, 0
     for n, row, column in pixels(labels):
         if ignore[n, row, column] == IGNORED:
@@ -72,7 +75,7 @@ def flipped(values):
 
 
 def fixmatch_v2(student, teacher, batch, threshold):
-    """UniMatch V2's fixmatch.py (without BatchNorm its joint forward is two forwards): L_x, L_s, the total."""
+    """UniMatch V2's fixmatch.py (without BatchNorm its joint forward is two): L_x, L_s, the total."""
     labeled, unlabeled = batch["labeled"], batch["unlabeled"]
     confidence, label = confidences_and_labels(teacher(unlabeled["pixel_values"]).logits)
     ignore = ignore_map(unlabeled["padding_mask"])
@@ -87,7 +90,7 @@ def fixmatch_v2(student, teacher, batch, threshold):
 
 
 def fixmatch_v1(student, teacher, batch, threshold):
-    """UniMatch V1's fixmatch.py with the flipped batch as the partner: labels from the joint training forward."""
+    """UniMatch V1's fixmatch.py with the flipped batch as partner; labels from the joint training forward."""
     labeled, unlabeled = batch["labeled"], batch["unlabeled"]
     joint = student(torch.cat([labeled["pixel_values"], unlabeled["pixel_values"]])).logits
     count = len(labeled["labels"])

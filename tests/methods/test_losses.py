@@ -17,7 +17,9 @@ def random_case(ignored_share=0.2, scale=3.0):
 
 def test_cross_entropy_is_the_mean_over_labeled_pixels():
     logits, labels = random_case()
-    torch.testing.assert_close(cross_entropy(logits, labels), labeled_loss(logits, labels), rtol=0, atol=1e-12)
+    torch.testing.assert_close(
+        cross_entropy(logits, labels), labeled_loss(logits, labels), rtol=0, atol=1e-12
+    )
 
 
 @pytest.mark.parametrize("criterion", [cross_entropy, OHEM(min_kept=10), OHEM(min_kept=10_000)])
@@ -30,7 +32,7 @@ def test_all_labels_ignored_gives_exactly_zero_with_a_graph(criterion):
 
 
 def published_ohem(logits, labels, threshold, min_kept):
-    """Sort the true classes' probabilities, ignored pixels as 1; keep those up to max(threshold, min_kept-th)."""
+    """Sort the true classes' probabilities (1 where ignored); keep those up to max(threshold, min_kept-th)."""
     probabilities = logits.detach().softmax(1).numpy()
     flat = []
     for n in range(labels.shape[0]):

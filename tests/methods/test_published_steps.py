@@ -1,4 +1,4 @@
-"""FixMatch, UniMatch V1 and V2 against the published steps re-derived in published.py, and V1's re-ordered schedule."""
+"""FixMatch, UniMatch V1 and V2 against the steps in published.py, and V1's re-ordered schedule."""
 
 import copy
 
@@ -54,7 +54,9 @@ def test_losses_gradients_and_batchnorm_equal_the_published_step(case):
 
 
 def test_v1_named_terms_add_up_to_the_unsupervised_loss():
-    losses, _, statistics = run_step(get_method("unimatch_v1", threshold=0.3), tiny_student(), None, tiny_batch())
+    losses, _, statistics = run_step(
+        get_method("unimatch_v1", threshold=0.3), tiny_student(), None, tiny_batch()
+    )
     strong = statistics["strong_1_loss"] + statistics["strong_2_loss"]
     torch.testing.assert_close(losses["unsupervised"], statistics["feature_loss"] / 2 + strong / 4)
 
@@ -92,7 +94,9 @@ class DeepNet(TinyNet):
 
     def __init__(self):
         super().__init__()
-        layers = [nn.Sequential(nn.Conv2d(6, 6, 3, padding=1), nn.BatchNorm2d(6), nn.ReLU()) for _ in range(8)]
+        layers = [
+            nn.Sequential(nn.Conv2d(6, 6, 3, padding=1), nn.BatchNorm2d(6), nn.ReLU()) for _ in range(8)
+        ]
         self.encoder.extend(layers)
 
 

@@ -1,4 +1,4 @@
-"""A tiny BatchNorm network and a tiny batch in float64, and the trainer's part of the generator contract. No tests."""
+"""A tiny BatchNorm network, a tiny float64 batch, and the trainer's part of the contract. No tests."""
 
 from types import SimpleNamespace
 
@@ -26,7 +26,7 @@ class TinyNet(nn.Module):
             features = torch.cat([features, F.dropout2d(features[perturb_from:], 0.5)])
         elif feature_perturbation == "complementary_dropout":
             half, width = len(features) // 2, features.shape[1]
-            mask = 2 * torch.bernoulli(torch.full((half, width, 1, 1), 0.5, dtype=features.dtype))
+            mask = 2 * torch.bernoulli(features.new_full((half, width, 1, 1), 0.5))
             features = features * torch.cat([mask, 2 - mask])
         # a steep classifier, so that confidences of an untrained network lie on both sides of a threshold
         return SimpleNamespace(logits=8 * self.classifier(self.decoder(features)))
@@ -34,7 +34,9 @@ class TinyNet(nn.Module):
 
 def tiny_group(batch_size=3, num_views=2):
     """One group of unlabeled tensors: padding at the right of the first image, one empty box."""
-    boxes = torch.tensor([[[1, 2, 3, 4], [0, 0, 8, 5]], [[2, 0, 6, 8], [0, 0, 0, 0]], [[0, 3, 5, 2], [3, 3, 4, 4]]])
+    boxes = torch.tensor(
+        [[[1, 2, 3, 4], [0, 0, 8, 5]], [[2, 0, 6, 8], [0, 0, 0, 0]], [[0, 3, 5, 2], [3, 3, 4, 4]]]
+    )
     padding_mask = torch.zeros(batch_size, SIZE, SIZE, dtype=torch.bool)
     padding_mask[0, :, 5:] = True
     return {
@@ -84,7 +86,7 @@ def run_step(method, student, teacher, batch):
 
 
 class LiveSavedBytes(torch.autograd.graph.saved_tensors_hooks):
-    """Counts the bytes of storages that autograd graphs keep alive for their backwards, parameters excluded."""
+    """Counts the bytes of storages that graphs keep alive for their backwards, parameters excluded."""
 
     def __init__(self, model):
         self.parameters = {p.untyped_storage().data_ptr() for p in model.parameters()}

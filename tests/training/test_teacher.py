@@ -32,7 +32,9 @@ def perturb(student):
         student.norm.num_batches_tracked.add_(1)
 
 
-@pytest.mark.parametrize(("step", "decay"), [(0, 0.0), (1, 0.5), (248, 1 - 1 / 249), (249, 0.996), (10_000, 0.996)])
+@pytest.mark.parametrize(
+    ("step", "decay"), [(0, 0.0), (1, 0.5), (248, 1 - 1 / 249), (249, 0.996), (10_000, 0.996)]
+)
 def test_decay_follows_the_published_warm_up(step, decay):
     teacher = EMATeacher(nn.Linear(2, 2))
     assert teacher.decay(step) == pytest.approx(decay, abs=1e-15)
@@ -109,7 +111,9 @@ def test_sharded_parameters_are_averaged_in_place(tmp_path):
         teacher = EMATeacher(student)
         for model in (student, teacher.model):
             for name, parameter in list(model.named_parameters()):
-                sharded = nn.Parameter(distribute_tensor(parameter.detach(), mesh, [Shard(0)]), parameter.requires_grad)
+                sharded = nn.Parameter(
+                    distribute_tensor(parameter.detach(), mesh, [Shard(0)]), parameter.requires_grad
+                )
                 owner, _, leaf = name.rpartition(".")
                 setattr(model.get_submodule(owner), leaf, sharded)
         with torch.no_grad():
@@ -140,7 +144,8 @@ def _update_on_two_ranks(rank, store, results):
 def test_every_rank_averages_rank_0s_batchnorm_statistics(tmp_path):
     context = torch.multiprocessing.get_context("fork")
     ranks = [
-        context.Process(target=_update_on_two_ranks, args=(rank, tmp_path / "store", tmp_path)) for rank in (0, 1)
+        context.Process(target=_update_on_two_ranks, args=(rank, tmp_path / "store", tmp_path))
+        for rank in (0, 1)
     ]
     for process in ranks:
         process.start()

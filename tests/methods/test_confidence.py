@@ -1,0 +1,284 @@
+"""Every confidence rule against a loop over pixels in float64, and its state through a checkpoint."""
+
+import math
+
+import pytest
+import torch
+import torch.distributed as dist
+from published import pixels
+from safetensors.torch import load_file, save_file
+
+from pos_hf.errors import InputError
+from pos_hf.methods.confidence import RULES, DistributionAlignment, get_confidence_rule
+
+CLASSES, STEPS = 4, 5
+
+
+def make_steps(seed=0):
+    """(labeled logits, labels, unlabeled probabilities, valid) of some steps, ever more confident."""
+    generator = torch.Generator().manual_seed(seed)
+    steps = []
+    for step in range(STEPS):
+        shape = (2, CLASSES, 5, 6)
+        logits = (1 + step) * torch.randn(2, *shape, generator=generator, dtype=torch.float64)
+        labels = torch.randint(0, CLASSES, (2, 5, 6), generator=generator)
+        labels[0, 0, :4] = 255
+        valid = torch.ones(2, 5, 6, dtype=torch.bool)
+        valid[1, :, 4:] = False
+        steps.append((logits[0], labels, logits[1].softmax(1), valid))
+    return steps
+
+
+def feed(rule, steps, first=0):
+    """Run the rule over the steps as a method does; the weights of the last one."""
+    for number, (logits, labels, probabilities, valid) in enumerate(steps, first):
+        rule.observe_labeled(logits, labels)
+        rule.observe(probabilities, valid, number / STEPS)
+        weights = rule.weights(probabilities)
+    return weights
+
+
+def confidences(probabilities, valid):
+    """[(confidence, class)] of the valid pixels, in reading order."""
+    values = [probabilities[n, :, i, j].tolist() for n, i, j in pixels(valid) if valid[n, i, j]]
+    return [(max(p), p.index(max(p))) for p in values]
+
+
+def expected_weights(probabilities, weight_of):
+    """Apply `weight_of(list of probabilities)` to every pixel."""
+    weights = torch.zeros_like(probabilities[:, 0])
+    for n, i, j in pixels(weights):
+        weights[n, i, j] = weight_of(probabilities[n, :, i, j].tolist())
+    return weights
+
+
+def test_fixed_threshold_keeps_a_confidence_equal_to_it():
+    probabilities = torch.tensor([0.75, 0.25], dtype=torch.float64).view(1, 2, 1, 1)
+    assert get_confidence_rule(0.75).weights(probabilities).item() == 1
+    assert get_confidence_rule(math.nextafter(0.75, 1)).weights(probabilities).item() == 0
+
+
+def test_percentile_keeps_the_most_certain_share_and_grows_with_progress():
+    _, _, probabilities, valid = make_steps()[1]
+    rule = get_confidence_rule("percentile")
+
+    def entropy(p):
+        return -sum(x * math.log(x) for x in p)
+
+    entropies = sorted(
+        entropy(probabilities[n, :, i, j].tolist()) for n, i, j in pixels(valid) if valid[n, i, j]
+    )
+    for progress, share in [(0.0, 0.8), (0.5, 0.9), (1.0, 1.0)]:
+        rule.observe(probabilities, valid, progress)
+        position = share * (len(entropies) - 1)
+        low, high = entropies[math.floor(position)], entropies[math.ceil(position)]
+        limit = low + (high - low) * (position - math.floor(position))
+        expected = expected_weights(probabilities, lambda p, limit=limit: float(entropy(p) < limit))
+        assert torch.equal(rule.weights(probabilities), expected)
+
+
+def test_freematch_equals_its_equations():
+    steps, m = make_steps(), 0.5
+    weights = feed(get_confidence_rule({"name": "freematch", "decay": m}), steps)
+    tau, share = 1 / CLASSES, [1 / CLASSES] * CLASSES
+    for _, _, probabilities, valid in steps:
+        kept = confidences(probabilities, valid)
+        tau = m * tau + (1 - m) * sum(c for c, _ in kept) / len(kept)
+        for c in range(CLASSES):
+            mean = sum(probabilities[n, c, i, j].item() for n, i, j in pixels(valid) if valid[n, i, j]) / len(
+                kept
+            )
+            share[c] = m * share[c] + (1 - m) * mean
+    expected = expected_weights(
+        probabilities, lambda p: float(max(p) >= tau * share[p.index(max(p))] / max(share))
+    )
+    assert torch.equal(weights, expected)
+    assert 0 < expected.mean() < 1
+
+
+def test_softmatch_equals_its_truncated_gaussian():
+    steps, m = make_steps(), 0.9
+    weights = feed(get_confidence_rule({"name": "softmatch", "decay": m}), steps)
+    mu, variance = 1 / CLASSES, 1.0
+    for _, _, probabilities, valid in steps:
+        kept = [c for c, _ in confidences(probabilities, valid)]
+        mean = sum(kept) / len(kept)
+        mu = m * mu + (1 - m) * mean
+        variance = m * variance + (1 - m) * sum((c - mean) ** 2 for c in kept) / (len(kept) - 1)
+    expected = expected_weights(
+        probabilities, lambda p: 1.0 if max(p) >= mu else math.exp(-4 * (max(p) - mu) ** 2 / (2 * variance))
+    )
+    torch.testing.assert_close(weights, expected, rtol=0, atol=1e-12)
+    assert (weights < 1).any() and (weights == 1).any()
+
+
+def daw_state(steps, m):
+    """EMA means and variances of the confidences of correct and wrong labeled pixels."""
+    state = {True: [1.0, 1.0], False: [1 / CLASSES, 1.0]}
+    for logits, labels, _, _ in steps:
+        probabilities = logits.softmax(1)
+        groups = {True: [], False: []}
+        for n, i, j in pixels(labels):
+            if labels[n, i, j] != 255:
+                p = probabilities[n, :, i, j].tolist()
+                groups[p.index(max(p)) == labels[n, i, j].item()].append(max(p))
+        for key, values in groups.items():
+            mean = sum(values) / len(values)
+            variance = sum((v - mean) ** 2 for v in values) / len(values)
+            state[key] = [m * state[key][0] + (1 - m) * mean, m * state[key][1] + (1 - m) * variance]
+    return state
+
+
+def crossing_by_bisection(correct, wrong):
+    """Where log N(x; correct) - log N(x; wrong) turns positive, between the means."""
+
+    def advantage(x):
+        def log_density(mean, variance):
+            return -((x - mean) ** 2) / (2 * variance) - math.log(variance) / 2
+
+        return log_density(*correct) - log_density(*wrong)
+
+    low, high = wrong[0], correct[0]
+    assert advantage(low) < 0 < advantage(high)
+    for _ in range(200):
+        middle = (low + high) / 2
+        low, high = (middle, high) if advantage(middle) < 0 else (low, middle)
+    return (low + high) / 2
+
+
+def test_daw_threshold_is_the_crossing_of_the_two_gaussians():
+    steps, m = make_steps(), 0.5
+    rule = get_confidence_rule({"name": "daw", "decay": m})
+    weights = feed(rule, steps)
+    state = daw_state(steps, m)
+    torch.testing.assert_close(rule.means.tolist(), [state[True][0], state[False][0]])
+    torch.testing.assert_close(rule.variances.tolist(), [state[True][1], state[False][1]])
+    probabilities = steps[-1][2]
+    limit = rule.threshold().item()
+    assert torch.equal(weights, expected_weights(probabilities, lambda p: float(max(p) >= limit)))
+
+
+@pytest.mark.parametrize(
+    ("correct", "wrong"),
+    [((0.9, 0.01), (0.5, 0.02)), ((0.9, 0.02), (0.5, 0.01)), ((0.8, 0.02), (0.6, 0.02))],
+    ids=["linear term positive", "linear term negative", "equal variances"],
+)
+def test_daw_crossing_equals_bisection(correct, wrong):
+    rule = get_confidence_rule("daw")
+    rule.means, rule.variances = torch.tensor([correct, wrong], dtype=torch.float64).T
+    rule.lowest = torch.tensor(0.25, dtype=torch.float64)
+    assert rule.threshold().item() == pytest.approx(crossing_by_bisection(correct, wrong), abs=1e-9)
+
+
+def test_daw_is_unmoved_by_a_batch_without_wrong_or_labeled_pixels():
+    rule = get_confidence_rule("daw")
+    logits, labels, _, _ = make_steps()[0]
+    rule.observe_labeled(logits, labels)
+    means, variances = rule.means.clone(), rule.variances.clone()
+    rule.observe_labeled(logits, logits.argmax(1))
+    assert rule.means[1] == means[1] and rule.variances[1] == variances[1] and rule.means[0] != means[0]
+    means = rule.means.clone()
+    rule.observe_labeled(logits, torch.full_like(labels, 255))
+    assert torch.equal(rule.means, means) and rule.threshold().isfinite()
+
+
+def test_corrmatch_threshold_is_the_ema_of_the_mean_class_maximum():
+    steps, m = make_steps(), 0.9
+    rule = get_confidence_rule({"name": "corrmatch", "decay": m})
+    feed(rule, steps)
+    tau = 0.85
+    for _, _, probabilities, valid in steps:
+        kept = confidences(probabilities, valid)
+        highest = [max(c for c, k in kept if k == label) for label in {k for _, k in kept}]
+        tau = m * tau + (1 - m) * sum(highest) / len(highest)
+    assert rule.threshold.item() == pytest.approx(tau, abs=1e-12)
+
+
+def test_distribution_alignment_multiplies_by_the_ratio_of_class_shares():
+    steps, m = make_steps(), 0.9
+    alignment = DistributionAlignment(decay=m)
+    labeled, unlabeled = [1 / CLASSES] * CLASSES, [1 / CLASSES] * CLASSES
+    for logits, labels, probabilities, valid in steps:
+        alignment.observe_labeled(logits, labels)
+        alignment.observe(probabilities, valid)
+        for share, values, mask in (
+            (labeled, logits.softmax(1), labels != 255),
+            (unlabeled, probabilities, valid),
+        ):
+            for c in range(CLASSES):
+                share[c] = m * share[c] + (1 - m) * values[:, c][mask].mean().item()
+    alignment.observe_labeled(logits, torch.full_like(labels, 255))  # says nothing
+    ratio = torch.tensor([(s + 1e-6) / (u + 1e-6) for s, u in zip(labeled, unlabeled, strict=True)]).double()
+    expected = probabilities * ratio.view(1, -1, 1, 1)
+    expected = expected / expected.sum(1, keepdim=True)
+    torch.testing.assert_close(alignment.align(probabilities), expected, rtol=0, atol=1e-6)
+    torch.testing.assert_close(alignment.align(probabilities).sum(1), torch.ones(2, 5, 6).double())
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_state_survives_a_checkpoint_bit_for_bit(name, tmp_path):
+    steps = make_steps()
+    rule = get_confidence_rule(name)
+    feed(rule, steps[:3])
+    save_file(rule.state_dict(), tmp_path / "rule.safetensors")
+    resumed = get_confidence_rule(name)
+    resumed.load_state_dict(load_file(tmp_path / "rule.safetensors"))
+    assert torch.equal(feed(rule, steps[3:], 3), feed(resumed, steps[3:], 3))
+    for key, value in rule.state_dict().items():
+        assert torch.equal(resumed.state_dict()[key], value)
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_padding_moves_no_rule(name):
+    steps = make_steps()
+    other = [
+        (logits, labels, torch.where(valid[:, None], p, p.flip(1)), valid)
+        for logits, labels, p, valid in steps
+    ]
+    rule, twin = get_confidence_rule(name), get_confidence_rule(name)
+    feed(rule, steps)
+    feed(twin, other)
+    for key, value in rule.state_dict().items():
+        torch.testing.assert_close(twin.state_dict()[key], value, rtol=0, atol=1e-12)
+
+
+def _observe_half(rank, name, store, results):
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
+    half = slice(rank, rank + 1)
+    rule = get_confidence_rule(name)
+    feed(rule, [tuple(values[half] for values in step) for step in make_steps()])
+    torch.save(rule.state_dict(), results / f"{rank}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("name", ["freematch", "softmatch", "daw", "corrmatch"])
+def test_two_ranks_hold_the_state_of_one_rank_with_both_batches(name, tmp_path):
+    context = torch.multiprocessing.get_context("fork")
+    arguments = (name, tmp_path / "store", tmp_path)
+    ranks = [context.Process(target=_observe_half, args=(rank, *arguments)) for rank in (0, 1)]
+    for process in ranks:
+        process.start()
+    for process in ranks:
+        process.join(60)
+        assert process.exitcode == 0
+    whole = get_confidence_rule(name)
+    feed(whole, make_steps())
+    first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))
+    for key, value in whole.state_dict().items():
+        assert torch.equal(first[key], second[key])
+        torch.testing.assert_close(first[key], value, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("threshold", "message"),
+    [
+        (95, "must lie in"),
+        ("freemach", "did you mean 'freematch'"),
+        ({"name": "softmatch", "decy": 0.9}, "did you mean 'decay'"),
+        ({"decay": 0.9}, "Unknown threshold rule"),
+    ],
+)
+def test_a_wrong_threshold_is_answered_in_one_sentence(threshold, message):
+    with pytest.raises(InputError, match=message):
+        get_confidence_rule(threshold)
