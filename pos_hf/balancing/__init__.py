@@ -1,6 +1,6 @@
 """Balancing two gradients: three inner products, a strategy, one update. Imports torch alone."""
 
-from .gradients import OBJECTIVES, GradientPair, Objective
+from .gradients import OBJECTIVES, GradientPair, Objective, average_over_ranks
 from .gramian import Gramian, gramian
 from .strategies import (
     STRATEGIES,
@@ -24,6 +24,7 @@ __all__ = [
     "Objective",
     "Strategy",
     "Weights",
+    "average_over_ranks",
     "fixed",
     "get_strategy",
     "gramian",

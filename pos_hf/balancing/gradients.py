@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 from torch.nn import Parameter
 
@@ -49,6 +50,11 @@ class GradientPair:
         """An objective's accumulated gradient, aligned with ``parameters``; None where it has none."""
         return self._gradients[objective]
 
+    def all_gradients(self) -> list[Tensor]:
+        """Every gradient tensor held, supervised first."""
+        both = [*self._gradients["supervised"], *self._gradients["unsupervised"]]
+        return [gradient for gradient in both if gradient is not None]
+
     def gramian(self, metric: Sequence[float] | None = None) -> Gramian:
         """The Gramian of both accumulated gradients.
 
@@ -91,3 +97,17 @@ class GradientPair:
             if supervised is not None:
                 parameter.grad.addcmul_(supervised, supervised_weight.to(supervised.dtype))
         self.reset()
+
+
+def average_over_ranks(gradients: Sequence[Tensor]) -> None:
+    """Replace gradients by their mean over all ranks, in place, with one all-reduce of one flat buffer.
+
+    Args:
+        gradients: tensors of one dtype; every rank passes the same shapes in the same order.
+    """
+    flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
+    dist.all_reduce(flat)
+    flat /= dist.get_world_size()
+    pieces = flat.split([gradient.numel() for gradient in gradients])
+    for gradient, piece in zip(gradients, pieces, strict=True):
+        gradient.copy_(piece.view_as(gradient))

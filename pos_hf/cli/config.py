@@ -1,0 +1,104 @@
+"""Reads a config file and command-line overrides into the three groups of arguments. Nothing is trained here."""
+
+import argparse
+import dataclasses
+import difflib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NoReturn
+
+import yaml
+from transformers import HfArgumentParser
+
+from pos_hf.data import DataArguments
+from pos_hf.errors import InputError
+from pos_hf.training import POSConfig
+
+
+@dataclass
+class ModelArguments:
+    """Which network is trained, and from which weights."""
+
+    model: str = field(
+        default="dinov2_dpt_tiny",
+        metadata={"help": "A preset's name, or the folder or Hub id of a segmentation model."},
+    )
+    backbone_weights: str | None = field(
+        default=None, metadata={"help": "Folder or Hub id of pretrained backbone weights for a preset."}
+    )
+    model_options: dict[str, Any] | str | None = field(
+        default=None, metadata={"help": "Entries of the model's configuration to replace, as JSON."}
+    )
+
+    def __post_init__(self) -> None:
+        if isinstance(self.model_options, str):
+            self.model_options = json.loads(self.model_options)
+
+
+GROUPS = (ModelArguments, DataArguments, POSConfig)
+Arguments = tuple[ModelArguments, DataArguments, POSConfig]
+
+
+class _Parser(HfArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise InputError(message)
+
+
+def parse_config(path: Path | None, overrides: list[str]) -> Arguments:
+    """Merge a YAML config with `--key value` overrides, which win.
+
+    Args:
+        path: the config file; None starts from the defaults.
+        overrides: command-line arguments.
+
+    Returns:
+        Model, data and training arguments, each checked by its own class.
+
+    Raises:
+        InputError: the file does not hold a mapping, a key is unknown (the nearest known one is named), or a
+            value does not fit its key.
+    """
+    values = {} if path is None else read_yaml(path)
+    known = {f.name for group in GROUPS for f in dataclasses.fields(group) if f.init}
+    for key in values:
+        if key not in known:
+            raise InputError(f"{path}: unknown key {key!r}, did you mean {_nearest(key, known)!r}?")
+    parser = _Parser(GROUPS, exit_on_error=False, allow_abbrev=False)
+    try:
+        parser.set_defaults(**values)
+        groups = parser.parse_args_into_dataclasses(overrides, return_remaining_strings=True)
+    except (argparse.ArgumentError, TypeError, ValueError) as error:
+        raise error if isinstance(error, InputError) else InputError(f"{path}: {error}") from error
+    model, data, training, remaining = groups
+    for key in (argument.removeprefix("--").split("=")[0] for argument in remaining):
+        raise InputError(f"unknown argument --{key}, did you mean --{_nearest(key, known)}?")
+    return model, data, training
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a config file.
+
+    Args:
+        path: a YAML file that holds one mapping, without tags.
+
+    Returns:
+        The mapping.
+
+    Raises:
+        InputError: there is no such file, or it holds something else.
+    """
+    if not path.is_file():
+        raise InputError(f"there is no config file {path}")
+    try:
+        values = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise InputError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(values, Mapping):
+        raise InputError(f"{path} does not hold `key: value` lines")
+    return dict(values)
+
+
+def _nearest(key: str, known: set[str]) -> str:
+    return difflib.get_close_matches(key, sorted(known), n=1, cutoff=0)[0]

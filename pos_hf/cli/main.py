@@ -1,0 +1,56 @@
+"""The `pos-hf` command: finds the command's file and turns bad input into one sentence and exit code 2."""
+
+import sys
+from importlib import import_module
+
+from pos_hf.errors import InputError
+
+COMMANDS = {
+    "train": "train a model from a config file",
+    "evaluate": "score a model on labeled images",
+    "predict": "write masks and overlays for a folder of images",
+    "report": "draw one or more runs as an HTML page",
+    "convert": "turn published weights into a model folder",
+    "export": "write a model as ONNX",
+    "check-data": "look for defects in a dataset",
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run `pos-hf COMMAND ...`.
+
+    Args:
+        argv: arguments after the program's name; None takes the process's.
+
+    Returns:
+        The exit code: 0 done, 2 the input cannot be used.
+    """
+    arguments = sys.argv[1:] if argv is None else argv
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print("usage: pos-hf COMMAND ...\n\ncommands:")
+        for name, purpose in COMMANDS.items():
+            print(f"  {name:<12}{purpose}")
+        print("\npos-hf COMMAND --help says more.")
+        return 0
+    if arguments[0] not in COMMANDS:
+        print(f"pos-hf: unknown command {arguments[0]!r}; known are {', '.join(COMMANDS)}", file=sys.stderr)
+        return 2
+    return run_command(arguments[0], arguments[1:])
+
+
+def run_command(name: str, argv: list[str]) -> int:
+    """Run one command and report bad input.
+
+    Args:
+        name: a key of `COMMANDS`.
+        argv: the command's own arguments.
+
+    Returns:
+        The exit code.
+    """
+    command = import_module(f"pos_hf.cli.{name.replace('-', '_')}")
+    try:
+        return command.main(argv)
+    except InputError as error:
+        print(f"pos-hf {name}: {error}", file=sys.stderr)
+        return 2

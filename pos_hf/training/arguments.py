@@ -1,0 +1,145 @@
+"""`POSConfig`: transformers' TrainingArguments and what balancing two objectives adds to them."""
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+from transformers import TrainingArguments
+
+from pos_hf.balancing import Fixed, Strategy, get_strategy
+from pos_hf.errors import InputError
+
+STEPS_IN_BACKWARD = ("lomo", "adalomo", "galore_adamw_layerwise", "apollo_adamw_layerwise")
+
+
+@dataclass
+class POSConfig(TrainingArguments):
+    """Arguments of `POSTrainer`.
+
+    Defaults that differ from TrainingArguments, all to agree with the published training code: no gradient
+    clipping (it would undo MEO), weight decay 0.01 on every parameter, polynomial decay to zero with power
+    0.9, incomplete batches dropped. Two more keep the training step free of host syncs and the batch whole:
+    `logging_nan_inf_filter=False`, `remove_unused_columns=False`.
+
+    > What is trained
+
+    Args:
+        method: how the two losses are made, a name in `pos_hf.methods.METHODS`.
+        method_options: arguments of the method, for example `{"threshold": 0.95}`.
+        strategy: how the two gradients are integrated, a name in `pos_hf.balancing`.
+        strategy_options: arguments of the strategy, for example `{"preset": "paper"}`.
+
+    > Which inner product the strategy sees
+
+    Args:
+        gradient_scope: only parameters whose name starts with this count in the Gramian (all of them are
+            updated); None counts every trainable one.
+        gradient_metric: "euclidean", or "learning_rate" to weight each parameter group by its learning rate,
+            for which the common-descent guarantee holds exactly.
+        measure_gradients: log cosine and norms also under a fixed strategy (costs one more gradient copy).
+
+    > Optimization
+
+    Args:
+        head_learning_rate_multiplier: learning rate of everything outside the backbone, relative to
+            `learning_rate`, which is the backbone's.
+        teacher_decay: plateau of the EMA teacher's decay.
+        max_skipped_steps: stop with an error after this many steps in a row whose gradient is not finite.
+    """
+
+    _VALID_DICT_FIELDS: ClassVar[list[str]] = [
+        *TrainingArguments._VALID_DICT_FIELDS,
+        "method_options",
+        "strategy_options",
+    ]
+
+    output_dir: str | None = field(default="runs/default", metadata={"help": "Folder of the run."})
+    max_grad_norm: float = field(default=0.0, metadata={"help": "0 does not clip; clipping would undo MEO."})
+    weight_decay: float = field(default=0.01, metadata={"help": "Decay of every parameter."})
+    lr_scheduler_type: Any = field(default="polynomial", metadata={"help": "The learning rate's schedule."})
+    lr_scheduler_kwargs: dict[str, Any] | str | None = field(
+        default_factory=lambda: {"power": 0.9, "lr_end": 0.0},
+        metadata={"help": "Arguments of the schedule, as JSON."},
+    )
+    logging_steps: float = field(default=10, metadata={"help": "Log every so many optimizer steps."})
+    logging_nan_inf_filter: bool = field(
+        default=False, metadata={"help": "True costs a host sync in every step."}
+    )
+    remove_unused_columns: bool = field(
+        default=False, metadata={"help": "Must stay False: a batch is made of two groups of tensors."}
+    )
+    dataloader_drop_last: bool = field(default=True, metadata={"help": "Drop an incomplete last batch."})
+
+    method: str = field(default="unimatch_v2", metadata={"help": "How the two losses are made."})
+    method_options: dict[str, Any] | str | None = field(
+        default=None, metadata={"help": "Arguments of the method, as JSON."}
+    )
+    strategy: str = field(default="pos", metadata={"help": "How the two gradients are integrated."})
+    strategy_options: dict[str, Any] | str | None = field(
+        default=None, metadata={"help": 'Arguments of the strategy, as JSON: {"preset": "paper"}.'}
+    )
+    gradient_scope: str | None = field(
+        default=None, metadata={"help": "Prefix of the parameters that count in the Gramian."}
+    )
+    gradient_metric: Literal["euclidean", "learning_rate"] = field(
+        default="euclidean", metadata={"help": "Inner product of the Gramian."}
+    )
+    measure_gradients: bool = field(
+        default=False, metadata={"help": "Log cosine and norms also under a fixed strategy."}
+    )
+    head_learning_rate_multiplier: float = field(
+        default=1.0, metadata={"help": "Learning rate outside the backbone over the backbone's."}
+    )
+    teacher_decay: float = field(default=0.996, metadata={"help": "Plateau of the EMA teacher's decay."})
+    max_skipped_steps: int = field(
+        default=10, metadata={"help": "Stop after this many non-finite steps in a row."}
+    )
+
+    def __post_init__(self) -> None:
+        if self.deepspeed is not None:
+            raise InputError(
+                "DeepSpeed steps inside the backward, before the two gradients can be integrated; use FSDP2 "
+                "(fsdp with fsdp_version: 2) instead"
+            )
+        super().__post_init__()
+        self.get_strategy()
+        if self.gradient_metric not in ("euclidean", "learning_rate"):
+            raise InputError(
+                f"gradient_metric is 'euclidean' or 'learning_rate', not {self.gradient_metric!r}"
+            )
+        if self.remove_unused_columns:
+            raise InputError("remove_unused_columns would drop half of every batch: leave it False")
+        if self.label_smoothing_factor:
+            raise InputError(
+                "label_smoothing_factor is made for text; use a method with soft targets, or leave it 0"
+            )
+        if self.auto_find_batch_size:
+            raise InputError(
+                "auto_find_batch_size would restart training under a half-filled gradient pair; "
+                "set per_device_train_batch_size, and gradient_accumulation_steps for larger batches"
+            )
+        if self.optim in STEPS_IN_BACKWARD:
+            raise InputError(
+                f"optim {str(self.optim.value)!r} steps inside the backward, before the two gradients can be "
+                "integrated; use adamw_torch_fused or sgd"
+            )
+        if self.ddp_static_graph and self.gradient_accumulation_steps > 1:
+            raise InputError(
+                "ddp_static_graph cannot be combined with gradient accumulation (PyTorch asserts); "
+                "set one of them off"
+            )
+
+    def get_strategy(self) -> Strategy:
+        """The strategy that `strategy` and `strategy_options` name.
+
+        Raises:
+            InputError: the name or an option is unknown.
+        """
+        try:
+            return get_strategy(self.strategy, **(self.strategy_options or {}))
+        except ValueError as error:
+            raise InputError(str(error)) from error
+
+    @property
+    def needs_gramian(self) -> bool:
+        """Whether both gradients must be held apart."""
+        return self.measure_gradients or not isinstance(self.get_strategy(), Fixed)

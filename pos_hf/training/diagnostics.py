@@ -1,0 +1,86 @@
+"""What a run says about its two gradients: sums on the device, read once per log. Nothing is decided here."""
+
+from collections.abc import Mapping
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from pos_hf.balancing import Gramian, Weights
+
+VARIANCES = ("supervised_norm", "unsupervised_norm")
+COUNTS = ("fallbacks", "skipped_steps")
+
+
+class Diagnostics:
+    """Statistics of a logging window, kept as float64 sums on the device until `read`.
+
+    A value that is not finite (the cosine of a zero gradient) is left out of its mean.
+
+    Args:
+        device: where the sums live.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._sums: dict[str, Tensor] = {}
+
+    def add(self, values: Mapping[str, Tensor]) -> None:
+        """Add one observation of each value.
+
+        Args:
+            values: 0-d tensors by the name they are logged under; one name has one value a step.
+        """
+        observed = torch.stack([value.detach().double() for value in values.values()])
+        finite = observed.isfinite()
+        kept = torch.where(finite, observed, 0)
+        moments = torch.stack([finite.double(), kept, kept**2], dim=1)
+        for name, row in zip(values, moments, strict=True):
+            self._sums[name] = self._sums[name] + row if name in self._sums else row
+
+    def add_step(self, gramian: Gramian, weights: Weights, adaptive: bool) -> None:
+        """Add what an optimizer step's Gramian and weights tell (the paper's Fig. 1 and 3).
+
+        Args:
+            gramian: of the unscaled gradients, global over ranks.
+            weights: (w_s, w_u).
+            adaptive: the strategy chose the weights; two weights of exactly 1/2 then count as a fallback.
+        """
+        uniform = (weights[0] == 0.5) & (weights[1] == 0.5)
+        self.add(
+            {
+                "cosine": gramian.cosine,
+                "conflict_share": (gramian.cross < 0).double(),
+                "min_cosine": gramian.min_cosine(*weights),
+                "supervised_norm": gramian.supervised.sqrt(),
+                "unsupervised_norm": gramian.unsupervised.sqrt(),
+                "supervised_weight": weights[0],
+                "unsupervised_weight": weights[1],
+                "meo_gain": weights[0] + weights[1],
+                "fallbacks": uniform.double() * adaptive,
+            }
+        )
+
+    def read(self, accelerator: Accelerator) -> dict[str, float]:
+        """Average over the window and all ranks, forget the window, and bring it to the host in one transfer.
+
+        Args:
+            accelerator: of the run; every rank must call.
+
+        Returns:
+            A mean for every name added, a variance for `VARIANCES`, a sum for `COUNTS`. Names without a
+            finite value are absent.
+        """
+        if not self._sums:
+            return {}
+        moments = accelerator.reduce(torch.stack(list(self._sums.values())), "mean")
+        statistics = {}
+        for name, (count, total, square) in zip(self._sums, moments.tolist(), strict=True):
+            if count == 0:
+                continue
+            mean = total / count
+            statistics[name] = total if name in COUNTS else mean
+            if name in VARIANCES:
+                statistics[f"{name}_variance"] = max(square / count - mean**2, 0.0)
+        self._sums = {}
+        return statistics

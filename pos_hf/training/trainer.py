@@ -1,0 +1,393 @@
+"""`POSTrainer`: a Trainer whose step integrates two gradients. Losses and strategies live in their rooms."""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate.utils.fsdp_utils import fsdp2_prepare_model
+from datasets import Dataset
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.utils.data import Sampler
+from transformers import (
+    BaseImageProcessor,
+    PreTrainedModel,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
+from transformers.utils import SAFE_WEIGHTS_NAME
+
+from pos_hf.balancing import Fixed, GradientPair, Gramian, Strategy, average_over_ranks
+from pos_hf.data import PairedDataset, PairSampler, collate
+from pos_hf.errors import InputError
+from pos_hf.evaluation import evaluate_model
+from pos_hf.methods import LossTerm, Method, get_method
+
+from .arguments import POSConfig
+from .diagnostics import Diagnostics
+from .engines import DATA_PARALLEL, refuse_inexact_engine
+from .teacher import EMATeacher, broadcast_buffers
+
+TEACHER_FOLDER = "teacher"
+STUDENT_FOLDER = "student"
+METHOD_STATE = "method.safetensors"
+
+
+class POSTrainer(Trainer):
+    """Trains a student on labeled and unlabeled images, with both objectives' gradients integrated (Eq. 4).
+
+    Args:
+        model: the student; any model for semantic segmentation whose output has `.logits`.
+        args: the run's arguments.
+        train_dataset: pairs of a labeled and an unlabeled image.
+        eval_dataset: rows of `id`, `image`, `mask`, scored at native size.
+        processing_class: the image processor; its mean and standard deviation normalise the training views.
+        method: how the two losses are made; None takes `args.method`.
+        strategy: Gramian -> (w_s, w_u), 0-d tensors; None takes `args.strategy`.
+        kwargs: further arguments of `transformers.Trainer`, for example callbacks or optimizers.
+
+    Raises:
+        InputError: the engine or an argument cannot give exact gradients.
+    """
+
+    args: POSConfig
+    # Our losses are means over a micro-batch; training_step divides them itself.
+    loss_is_scaled_for_ga = False
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        args: POSConfig,
+        train_dataset: PairedDataset,
+        eval_dataset: Dataset | None = None,
+        *,
+        processing_class: BaseImageProcessor,
+        method: Method | None = None,
+        strategy: Strategy | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if kwargs.get("model_init") is not None:
+            raise InputError("model_init would rebuild the student under its teacher: pass the model itself")
+        super().__init__(
+            model=model,
+            args=args,
+            data_collator=collate,
+            train_dataset=train_dataset,
+            eval_dataset=eval_dataset,
+            processing_class=processing_class,
+            **kwargs,
+        )
+        refuse_inexact_engine(self.accelerator, args)
+        self.sampler = PairSampler(
+            len(train_dataset.labeled), len(train_dataset.unlabeled), seed=args.data_seed or args.seed
+        )
+        self.method = (method or get_method(args.method, **(args.method_options or {}))).to(args.device)
+        self.strategy = strategy or args.get_strategy()
+        if len(self.method.objectives) == 1:
+            self.strategy = Fixed(1.0, 1.0)
+        self.holds_pair = len(self.method.objectives) == 2 and (
+            args.measure_gradients or not isinstance(self.strategy, Fixed)
+        )
+        self.teacher = EMATeacher(self.model, args.teacher_decay) if self.method.uses_teacher else None
+        self.diagnostics = Diagnostics(args.device)
+        self.gradients = GradientPair([])
+        self._metric: list[float] | None = None
+        self._combined_norm: Tensor | None = None
+        self._skipped_in_a_row = torch.zeros((), device=args.device)
+        self._longest_skip = torch.zeros((), device=args.device)
+        # one statistic a channel, broadcast over [..., 3, H, W]
+        self._pixel_mean = torch.tensor(processing_class.image_mean, device=args.device)[:, None, None]
+        self._pixel_std = torch.tensor(processing_class.image_std, device=args.device)[:, None, None]
+        self.add_callback(_StepHooks(self))
+
+    # ---- One training step ----
+
+    def training_step(
+        self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
+    ) -> Tensor:
+        """Run the method's losses one by one, each with its own backward, and integrate their gradients.
+
+        Args:
+            model: the student, wrapped for the engine.
+            inputs: a collated batch, uint8.
+            num_items_in_batch: unused; every loss is a mean over the micro-batch.
+
+        Returns:
+            The mean of the objectives' losses, divided by the number of micro-batches; 0-d, detached.
+        """
+        model.train()
+        batch = self._prepare_inputs(inputs)
+        losses = {objective: torch.zeros((), device=self.args.device) for objective in self.method.objectives}
+        with self._reduction_context(model):
+            for term in self._loss_terms(model, batch):
+                self._backward(term)
+                losses[term.objective] += term.loss.detach()
+                self.diagnostics.add(term.statistics)
+        self.diagnostics.add({f"{objective}_loss": loss for objective, loss in losses.items()})
+        if self.accelerator.sync_gradients:
+            self._integrate()
+        return torch.stack(list(losses.values())).mean() / self.current_gradient_accumulation_steps
+
+    def _loss_terms(self, model: nn.Module, batch: dict[str, Any]) -> Iterator[LossTerm]:
+        terms = self.method.losses(model, self.teacher.model if self.teacher else None, batch)
+        while True:
+            # autocast covers the forwards alone: the generator runs inside it, the backwards do not
+            with self.compute_loss_context_manager():
+                term = next(terms, None)
+            if term is None:
+                return
+            yield term
+
+    def _backward(self, term: LossTerm) -> None:
+        loss = term.loss / self.current_gradient_accumulation_steps
+        if not self.holds_pair:
+            weight = getattr(self.strategy, term.objective)
+            self.accelerator.backward(weight * loss, retain_graph=term.retain_graph)
+            return
+        self.gradients.restore(term.objective)
+        self.accelerator.backward(loss, retain_graph=term.retain_graph)
+        self.gradients.capture(term.objective)
+
+    def _integrate(self) -> None:
+        if self._reduces_itself:
+            average_over_ranks(self.gradients.all_gradients())
+        if not self.holds_pair:
+            return
+        gramian = self.gradients.gramian(self._metric)
+        weights = self.strategy(gramian)
+        self.gradients.combine(weights)
+        scale = 1.0 if self.accelerator.scaler is None else self.accelerator.scaler.get_scale()
+        gramian = Gramian(*(number / scale**2 for number in gramian))
+        self.diagnostics.add_step(gramian, weights, adaptive=not isinstance(self.strategy, Fixed))
+        if self._metric is None:
+            self._combined_norm = gramian.norm(*weights)
+
+    @property
+    def _reduces_itself(self) -> bool:
+        # DDP reduces one backward a forward: with two it silently leaves the second gradient local
+        return self.method.shared_forward and self.accelerator.distributed_type in DATA_PARALLEL
+
+    def _reduction_context(self, model: nn.Module) -> contextlib.AbstractContextManager:
+        return self.accelerator.no_sync(model) if self._reduces_itself else contextlib.nullcontext()
+
+    def _get_grad_norm(self, model: nn.Module, grad_norm: Tensor | None = None) -> Tensor:
+        norm = self._combined_norm if grad_norm is None else grad_norm
+        self._combined_norm = None
+        if norm is None:
+            norm = super()._get_grad_norm(model)
+        if self.accelerator.scaler is None:
+            self._skip_unless_finite(norm)
+        return norm
+
+    def _skip_unless_finite(self, norm: Tensor) -> None:
+        skipped = (~norm.isfinite()).float()
+        self._skipped_in_a_row = (self._skipped_in_a_row + 1) * skipped
+        self._longest_skip = torch.maximum(self._longest_skip, self._skipped_in_a_row)
+        self.diagnostics.add({"skipped_steps": skipped})
+        optimizer = self.optimizer.optimizer
+        if getattr(optimizer, "_step_supports_amp_scaling", False):
+            # fused kernels leave parameters and state alone where found_inf is 1, without a host sync
+            optimizer.grad_scale, optimizer.found_inf = None, skipped
+        elif skipped:
+            self.model.zero_grad()
+
+    # ---- Around the step ----
+
+    def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """Move a batch to the device and turn its uint8 images into normalised float32."""
+        batch = super()._prepare_inputs(inputs)
+        for group in batch.values():
+            for name, value in group.items():
+                if value.dtype == torch.uint8:
+                    group[name] = (value / 255 - self._pixel_mean) / self._pixel_std
+        return batch
+
+    def _get_train_sampler(self, train_dataset: PairedDataset | None = None) -> Sampler:
+        return self.sampler
+
+    def _prepare_for_training(self, *args: Any, **kwargs: Any) -> Any:
+        prepared = super()._prepare_for_training(*args, **kwargs)
+        if self.is_fsdp_enabled and self.teacher is not None:
+            self.teacher.model = fsdp2_prepare_model(self.accelerator, self.teacher.model)
+        names, parameters = zip(
+            *((name, p) for name, p in self.model.named_parameters() if p.requires_grad), strict=True
+        )
+        self.gradients = GradientPair(parameters)
+        self._metric = self._gradient_metric(names, parameters)
+        return prepared
+
+    def _gradient_metric(
+        self, names: Sequence[str], parameters: Sequence[nn.Parameter]
+    ) -> list[float] | None:
+        scope, by_rate = self.args.gradient_scope, self.args.gradient_metric == "learning_rate"
+        if scope is None and not by_rate:
+            return None
+        rates = {id(p): group["initial_lr"] for group in self.optimizer.param_groups for p in group["params"]}
+        metric = [
+            (rates[id(parameter)] if by_rate else 1.0) * name.startswith(scope or "")
+            for name, parameter in zip(names, parameters, strict=True)
+        ]
+        if not any(metric):
+            raise InputError(f"gradient_scope {scope!r} names no trainable parameter, such as {names[0]!r}")
+        return metric
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """Two parameter groups: the backbone at `learning_rate`, everything else at a multiple of it.
+
+        Args:
+            model: the model to optimize; None takes the student.
+
+        Returns:
+            The optimizer. Weight decay applies to every parameter, as in the published code.
+        """
+        if self.optimizer is not None:
+            return self.optimizer
+        model = model or self.model
+        backbone = f"{model.base_model_prefix}."
+        groups: dict[bool, list[nn.Parameter]] = {True: [], False: []}
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad:
+                groups[name.startswith(backbone)].append(parameter)
+        optimizer_class, options = self.get_optimizer_cls_and_kwargs(self.args, model)
+        if optimizer_class is torch.optim.SGD:
+            options["fused"] = True
+        rate = options.pop("lr")
+        head_rate = rate * self.args.head_learning_rate_multiplier
+        self.optimizer = optimizer_class(
+            [{"params": groups[True], "lr": rate}, {"params": groups[False], "lr": head_rate}],
+            weight_decay=self.args.weight_decay,
+            **options,
+        )
+        return self.optimizer
+
+    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
+        """0: the Trainer's estimate counts text tokens and walks every parameter at every micro-batch."""
+        return 0
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add the window's statistics to the Trainer's own, and stop a run whose steps are all skipped.
+
+        Args:
+            logs: what the Trainer logs; changed in place.
+            start_time: start of training, seconds.
+
+        Raises:
+            FloatingPointError: `max_skipped_steps` steps in a row had a gradient that is not finite.
+        """
+        if "loss" in logs:
+            logs |= self.diagnostics.read(self.accelerator)
+            if self._longest_skip.item() >= self.args.max_skipped_steps:
+                raise FloatingPointError(
+                    f"{self.args.max_skipped_steps} steps in a row before step {self.state.global_step} had "
+                    "a gradient that is not finite: lower learning_rate, or train with bf16 instead of fp16"
+                )
+        super().log(logs, start_time)
+
+    # ---- Evaluation ----
+
+    def evaluate(
+        self,
+        eval_dataset: Dataset | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> dict[str, float]:
+        """Score the teacher (the student of a method without one) at native size, and the student beside it.
+
+        Args:
+            eval_dataset: rows of `id`, `image`, `mask`; None takes the trainer's.
+            ignore_keys: unused.
+            metric_key_prefix: first part of every key.
+
+        Returns:
+            `<prefix>_mean_iou`, `_mean_iou_absent_zero`, `_overall_accuracy`, `_iou_<label>` as shares, and
+            `_student_mean_iou`.
+        """
+        dataset = self.eval_dataset if eval_dataset is None else eval_dataset
+        score = partial(
+            evaluate_model,
+            dataset=dataset,
+            image_processor=self.processing_class,
+            batch_size=self.args.per_device_eval_batch_size,
+            num_workers=self.args.dataloader_num_workers,
+            accelerator=self.accelerator,
+        )
+        student = score(self.model)
+        scores = score(self.teacher.model) if self.teacher else student
+        metrics = {
+            f"{metric_key_prefix}_{name}": scores[name]
+            for name in ("mean_iou", "mean_iou_absent_zero", "overall_accuracy")
+        }
+        metrics[f"{metric_key_prefix}_student_mean_iou"] = student["mean_iou"]
+        for label, iou in scores["per_category_iou"].items():
+            metrics[f"{metric_key_prefix}_iou_{label}"] = iou
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    # ---- Saving and loading ----
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Export the trained model: the teacher where there is one, with the student in `student/` beside it.
+
+        Inside a checkpoint (`_internal_call`) the root stays the student, which the Trainer resumes from.
+
+        Args:
+            output_dir: folder of the export; None takes `args.output_dir`.
+        """
+        if _internal_call:
+            super().save_model(output_dir, _internal_call=True)
+            return
+        folder = Path(output_dir or self.args.output_dir)
+        self._export(self.teacher.model if self.teacher else self.model, folder)
+        if self.teacher:
+            self._export(self.model, folder / STUDENT_FOLDER)
+
+    def _export(self, model: PreTrainedModel, folder: Path) -> None:
+        state_dict = self.accelerator.get_state_dict(model)
+        if self.args.should_save:
+            model.save_pretrained(folder, state_dict=state_dict)
+            self.processing_class.save_pretrained(folder)
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        super()._save_optimizer_and_scheduler(output_dir)
+        if self.teacher:
+            self._export(self.teacher.model, Path(output_dir) / TEACHER_FOLDER)
+        if self.args.should_save:
+            save_file(self.method.state_dict(), Path(output_dir) / METHOD_STATE)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        folder = Path(resume_from_checkpoint)
+        if self.teacher:
+            self.teacher.load_state_dict(load_file(folder / TEACHER_FOLDER / SAFE_WEIGHTS_NAME))
+        self.method.load_state_dict(load_file(folder / METHOD_STATE, device=str(self.args.device)))
+
+
+class _StepHooks(TrainerCallback):
+    """What must happen between the Trainer's own calls: the sampler's epoch, the teacher's update."""
+
+    def __init__(self, trainer: POSTrainer) -> None:
+        self.trainer = trainer
+
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        # the Trainer's own set_epoch does not reach a sampler under DDP after a mid-epoch resume
+        self.trainer.sampler.set_epoch(int(state.epoch or 0))
+
+    def on_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        trainer = self.trainer
+        if trainer.accelerator.optimizer_step_was_skipped:
+            trainer.diagnostics.add({"skipped_steps": torch.ones((), device=args.device)})
+        elif trainer.teacher:
+            trainer.teacher.update(trainer.model, state.global_step)
+        else:
+            broadcast_buffers(trainer.model)

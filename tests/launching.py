@@ -1,0 +1,30 @@
+"""Runs a module of the tests in real processes under torch's launcher. No test lives here."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+
+def launch(module: str, *arguments: object, processes: int) -> None:
+    """Run `python -m module arguments` in one plain or several gloo processes, and show its errors.
+
+    Args:
+        module: dotted name, importable from the repository's root.
+        arguments: of the command line.
+        processes: 1 runs without a launcher.
+    """
+    launcher = []
+    if processes > 1:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        launcher = ["-m", "torch.distributed.run", "--nproc_per_node", str(processes)]
+        launcher += ["--master_port", str(port)]
+    command = [sys.executable, *launcher, "-m", module, *map(str, arguments)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr[-4000:]

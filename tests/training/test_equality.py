@@ -1,0 +1,81 @@
+"""The same five optimizer steps, whatever the layout of the batch: accumulation, processes, and by hand."""
+
+import itertools
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from pos_hf.data import PairSampler, collate
+from tests.launching import launch
+
+from .tiny import TinyPairs, reference_trajectory
+from .trajectory import METHODS, OPTIMIZERS, STRATEGIES
+
+LAYOUTS = {
+    "1 process, batch 4": (1, 4, 1),
+    "1 process, batch 2, accumulation 2": (1, 2, 2),
+    "2 processes, batch 2": (2, 2, 1),
+    "2 processes, batch 1, accumulation 2": (2, 1, 2),
+}
+
+
+@pytest.fixture(scope="module")
+def trajectories(tmp_path_factory) -> dict[str, dict[str, torch.Tensor]]:
+    out = tmp_path_factory.mktemp("trajectories") / "weights.safetensors"
+    found = {}
+    for layout, (processes, batch, accumulation) in LAYOUTS.items():
+        launch("tests.training.trajectory", out, batch, accumulation, processes=processes)
+        found[layout] = load_file(out)
+    return found
+
+
+def full_batches(steps: int, size: int) -> list[dict]:
+    """The first steps' batches as the trainer sees them, normalised in float64."""
+    pairs = TinyPairs()
+    keys = [*PairSampler(len(pairs.labeled), len(pairs.unlabeled), seed=42)]
+    mean = torch.tensor([0.485, 0.456, 0.406]).double()[:, None, None]
+    std = torch.tensor([0.229, 0.224, 0.225]).double()[:, None, None]
+    batches = []
+    for step in range(steps):
+        batch = collate([pairs[key] for key in keys[step * size : (step + 1) * size]])
+        for group in batch.values():
+            for name, value in group.items():
+                if value.dtype == torch.uint8:
+                    group[name] = (value.double() / 255 - mean) / std
+        batches.append(batch)
+    return batches
+
+
+@pytest.mark.parametrize(
+    ("method", "strategy", "optimizer"), itertools.product(METHODS, STRATEGIES, OPTIMIZERS)
+)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_every_layout_trains_the_reference_trajectory(trajectories, layout, method, strategy, optimizer):
+    expected = reference_trajectory(
+        full_batches(5, 4),
+        meo=strategy == "pos_meo",
+        uniform=strategy == "uniform",
+        optimizer=optimizer,
+        two_views=method == "unimatch_v2",
+    )
+    for name, value in expected.items():
+        found = trajectories[layout][f"{method}/{strategy}/{optimizer}/{name}"]
+        # the trainer normalises pixels in float32, the reference in float64
+        torch.testing.assert_close(found, value, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("layout", [*LAYOUTS][1:])
+def test_layouts_agree_with_one_another_to_rounding(trajectories, layout):
+    for name, value in trajectories["1 process, batch 4"].items():
+        torch.testing.assert_close(trajectories[layout][name], value, rtol=1e-9, atol=1e-10)
+
+
+def test_the_strategies_train_different_weights(trajectories):
+    weights = trajectories["1 process, batch 4"]
+    trained = {
+        strategy: weights[f"fixmatch/{strategy}/sgd/backbone.weight"]
+        for strategy in ("uniform", "pos", "pos_meo")
+    }
+    for first, second in itertools.combinations(trained.values(), 2):
+        assert (first - second).abs().max() > 1e-4

@@ -1,0 +1,192 @@
+"""A network, a dataset and a reference small enough to train in milliseconds. No test lives here."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import PreTrainedConfig, PreTrainedModel, SegformerImageProcessor
+from transformers.modeling_outputs import SemanticSegmenterOutput
+
+from pos_hf.training import POSConfig, POSTrainer
+
+NUM_CLASSES = 3
+SIZE = 8
+
+
+class TinyConfig(PreTrainedConfig):
+    model_type = "tiny_segmenter"
+
+
+class TinySegmenter(PreTrainedModel):
+    """Two convolutions without BatchNorm, and a parameter that no loss ever uses."""
+
+    config_class = TinyConfig
+    base_model_prefix = "backbone"
+    main_input_name = "pixel_values"
+
+    def __init__(self, config: TinyConfig) -> None:
+        super().__init__(config)
+        self.backbone = nn.Conv2d(3, 6, 3, padding=1)
+        self.head = nn.Conv2d(6, NUM_CLASSES, 1)
+        self.unused = nn.Parameter(torch.ones(3))
+        self.post_init()
+
+    def _init_weights(self, module: nn.Module) -> None:
+        pass
+
+    def forward(self, pixel_values: Tensor, **kwargs: Any) -> SemanticSegmenterOutput:
+        features = self.backbone(pixel_values.to(self.dtype)).tanh()
+        return SemanticSegmenterOutput(logits=self.head(features))
+
+
+def tiny_model(dtype: torch.dtype = torch.float64) -> TinySegmenter:
+    torch.manual_seed(0)
+    config = TinyConfig(num_labels=NUM_CLASSES)
+    return TinySegmenter(config).to(dtype)
+
+
+class TinyPairs(torch.utils.data.Dataset):
+    """Random pairs in the form of `PairedDataset`'s items: no padding, no CutMix box, every label valid."""
+
+    def __init__(self, num_labeled: int = 5, num_unlabeled: int = 24) -> None:
+        self.labeled = [self._row(seed) for seed in range(num_labeled)]
+        self.unlabeled = [self._row(1000 + seed) for seed in range(num_unlabeled)]
+
+    @staticmethod
+    def _row(seed: int) -> dict[str, Tensor]:
+        rng = np.random.default_rng(seed)
+        weak = torch.from_numpy(rng.integers(0, 256, (3, SIZE, SIZE), dtype=np.uint8))
+        noise = torch.from_numpy(rng.integers(0, 64, (2, 3, SIZE, SIZE), dtype=np.uint8))
+        labels = torch.from_numpy(rng.integers(0, NUM_CLASSES, (SIZE, SIZE)))
+        return {"weak": weak, "strong": (weak // 2) + noise, "labels": labels}
+
+    def __len__(self) -> int:
+        return len(self.unlabeled)
+
+    def __getitem__(self, key: tuple[int, int, int]) -> dict[str, dict[str, Tensor]]:
+        _, labeled, unlabeled = key
+        row, other = self.labeled[labeled], self.unlabeled[unlabeled]
+        return {
+            "labeled": {"pixel_values": row["weak"], "labels": row["labels"]},
+            "unlabeled": {
+                "pixel_values": other["weak"],
+                "strong_pixel_values": other["strong"],
+                "cutmix_boxes": torch.zeros(2, 4, dtype=torch.int64),
+                "padding_mask": torch.zeros(SIZE, SIZE, dtype=torch.bool),
+            },
+        }
+
+
+def tiny_trainer(output_dir: str, model: PreTrainedModel | None = None, **arguments: Any) -> POSTrainer:
+    """A trainer on `TinyPairs`; keyword arguments go to POSConfig, those named below to POSTrainer."""
+    own = {
+        name: arguments.pop(name)
+        for name in ("method", "strategy")
+        if not isinstance(arguments.get(name, ""), str)
+    }
+    dataset = arguments.pop("train_dataset", None) or TinyPairs()
+    callbacks = arguments.pop("callbacks", None)
+    defaults = {
+        "use_cpu": True,
+        "disable_tqdm": True,
+        "save_strategy": "no",
+        "logging_steps": 1,
+        "per_device_train_batch_size": 4,
+        "max_steps": 5,
+        "learning_rate": 0.05,
+        "head_learning_rate_multiplier": 2.0,
+        "method_options": {"threshold": 0.36},
+    }
+    if arguments.get("method") == "supervised":
+        del defaults["method_options"]
+    args = POSConfig(output_dir=output_dir, **(defaults | arguments))
+    return POSTrainer(
+        model or tiny_model(),
+        args,
+        dataset,
+        processing_class=SegformerImageProcessor(do_resize=False),
+        callbacks=callbacks,
+        **own,
+    )
+
+
+def reference_trajectory(
+    batches: list[dict[str, dict[str, Tensor]]], *, meo: bool, uniform: bool, optimizer: str, two_views: bool
+) -> dict[str, Tensor]:
+    """Train on full batches with both gradients from `torch.autograd.grad` and Eq. 6 and 13 written out.
+
+    Args:
+        batches: one collated, normalised float64 batch a step.
+        meo: apply Eq. 13.
+        uniform: take the uniform average instead.
+        optimizer: "sgd" or "adamw".
+        two_views: the unsupervised loss averages two strong views (UniMatch V2) instead of one (FixMatch).
+
+    Returns:
+        The student's parameters after the last step.
+    """
+    student, teacher = tiny_model(), tiny_model()
+    used = [p for name, p in student.named_parameters() if name != "unused"]
+    state: list[tuple[Tensor, Tensor]] = [(torch.zeros_like(p), torch.zeros_like(p)) for p in used]
+    rates = [
+        0.05 if name.startswith("backbone") else 0.1
+        for name, _ in student.named_parameters()
+        if name != "unused"
+    ]
+    for step, batch in enumerate(batches):
+        g_s, g_u = (
+            torch.autograd.grad(loss, used)
+            for loss in _reference_losses(student, teacher, batch, 2 if two_views else 1)
+        )
+        flat_s, flat_u = (torch.cat([g.flatten() for g in gradient]) for gradient in (g_s, g_u))
+        w_s, w_u = (0.5, 0.5) if uniform else _equation_6_and_13(flat_s, flat_u, meo)
+        decay = (1 - step / len(batches)) ** 0.9
+        with torch.no_grad():
+            for index, parameter in enumerate(used):
+                gradient = w_s * g_s[index] + w_u * g_u[index]
+                rate = rates[index] * decay
+                if optimizer == "sgd":
+                    parameter -= rate * (gradient + 0.01 * parameter)
+                else:
+                    first, second = state[index]
+                    first = 0.9 * first + 0.1 * gradient
+                    second = 0.999 * second + 0.001 * gradient**2
+                    state[index] = (first, second)
+                    unbiased = first / (1 - 0.9 ** (step + 1))
+                    scale = (second / (1 - 0.999 ** (step + 1))).sqrt() + 1e-8
+                    parameter -= rate * 0.01 * parameter
+                    parameter -= rate * unbiased / scale
+            share = min(1 - 1 / (step + 1), 0.996)
+            for old, new in zip(teacher.parameters(), student.parameters(), strict=True):
+                old.copy_(share * old + (1 - share) * new)
+    return {name: p.detach() for name, p in student.named_parameters()}
+
+
+def _reference_losses(
+    student: nn.Module, teacher: nn.Module, batch: dict[str, dict[str, Tensor]], views: int
+) -> Iterator[Tensor]:
+    labeled, unlabeled = batch["labeled"], batch["unlabeled"]
+    yield F.cross_entropy(student(labeled["pixel_values"]).logits, labeled["labels"])
+    with torch.no_grad():
+        confidence, pseudo_labels = teacher(unlabeled["pixel_values"]).logits.softmax(1).max(1)
+    kept = (confidence >= 0.36).double()
+    losses = []
+    for view in range(views):
+        logits = student(unlabeled["strong_pixel_values"][:, view]).logits
+        losses.append((F.cross_entropy(logits, pseudo_labels, reduction="none") * kept).mean())
+    yield sum(losses) / views
+
+
+def _equation_6_and_13(g_s: Tensor, g_u: Tensor, meo: bool) -> tuple[Tensor, Tensor]:
+    cosine = g_s @ g_u / (g_s.norm() * g_u.norm())
+    if cosine >= g_u.norm() / g_s.norm():
+        alpha_u = torch.ones(()).double()
+    elif cosine >= g_s.norm() / g_u.norm():
+        alpha_u = torch.zeros(()).double()
+    else:
+        alpha_u = (g_s - g_u) @ g_s / (g_u - g_s).norm() ** 2
+    gain = ((g_s + g_u) / 2).norm() / (alpha_u * g_u + (1 - alpha_u) * g_s).norm() if meo else 1.0
+    return gain * (1 - alpha_u), gain * alpha_u
