@@ -32,7 +32,7 @@ def test_all_labels_ignored_gives_exactly_zero_with_a_graph(criterion):
 
 
 def published_ohem(logits, labels, threshold, min_kept):
-    """Sort the true classes' probabilities (1 where ignored); keep those up to max(threshold, min_kept-th)."""
+    """Sort the true classes' probabilities (1 where ignored); keep up to max(threshold, min_kept-th)."""
     probabilities = logits.detach().softmax(1).numpy()
     flat = []
     for n in range(labels.shape[0]):
