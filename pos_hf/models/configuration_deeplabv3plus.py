@@ -52,4 +52,6 @@ class DeepLabV3PlusConfig(PreTrainedConfig):
             )
 
 
+DeepLabV3PlusConfig.register_for_auto_class()
+
 __all__ = ["DeepLabV3PlusConfig"]

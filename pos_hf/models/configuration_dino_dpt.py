@@ -63,4 +63,6 @@ class DinoDPTConfig(PreTrainedConfig):
             )
 
 
+DinoDPTConfig.register_for_auto_class()
+
 __all__ = ["DinoDPTConfig"]

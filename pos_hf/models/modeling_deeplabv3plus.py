@@ -110,4 +110,6 @@ class DeepLabV3PlusForSemanticSegmentation(SegmentationModel):
         )
 
 
+DeepLabV3PlusForSemanticSegmentation.register_for_auto_class("AutoModelForSemanticSegmentation")
+
 __all__ = ["DeepLabV3PlusForSemanticSegmentation"]

@@ -40,9 +40,10 @@ def interpolate_positions_as_published(embeddings: Any, tokens: Tensor, height: 
         return positions
     side = math.isqrt(positions.shape[1] - 1)
     patch_height, patch_width = embeddings.patch_embeddings.patch_size
-    grid_NDHW = positions[:, 1:].float().unflatten(1, (side, side)).permute(0, 3, 1, 2)
+    dtype = torch.promote_types(positions.dtype, torch.float32)
+    grid_NDHW = positions[:, 1:].to(dtype).unflatten(1, (side, side)).permute(0, 3, 1, 2)
     y, x = (
-        2 * (torch.arange(n, device=positions.device) + 0.5) / (n + 0.1) - 1
+        2 * (torch.arange(n, dtype=dtype, device=positions.device) + 0.5) / (n + 0.1) - 1
         for n in (height // patch_height, width // patch_width)
     )
     points_HW2 = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)
@@ -184,5 +185,7 @@ class DinoDPTForSemanticSegmentation(SegmentationModel):
             attentions=outputs.attentions,
         )
 
+
+DinoDPTForSemanticSegmentation.register_for_auto_class("AutoModelForSemanticSegmentation")
 
 __all__ = ["DinoDPTForSemanticSegmentation"]

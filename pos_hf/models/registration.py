@@ -1,30 +1,45 @@
 """Tells transformers' Auto classes about the package's models, which live in the modeling files.
 
-Apart from `import pos_hf`, which must stay light: the two functions are called when transformers' own auto
-modules are first imported. Configurations come without torch. (The backbones' files register themselves:
-they must be known as remote code too.)
+Called when transformers' auto modules have just been imported, which happens halfway through many of its
+imports: too early to import our classes, as `AutoModel.register` would need. So the names are added to the tables
+from which transformers loads its own models on first use, and this package stands in for the modules that it
+looks them up in.
 """
+
+import sys
+
+CONFIGS = {
+    "aligned_xception": "AlignedXceptionConfig",
+    "deep_stem_resnet": "DeepStemResNetConfig",
+    "deeplabv3plus": "DeepLabV3PlusConfig",
+    "dino_dpt": "DinoDPTConfig",
+}
+BACKBONES = {
+    "aligned_xception": "AlignedXceptionBackbone",
+    "deep_stem_resnet": "DeepStemResNetBackbone",
+}
+SEGMENTATION_MODELS = {
+    "deeplabv3plus": "DeepLabV3PlusForSemanticSegmentation",
+    "dino_dpt": "DinoDPTForSemanticSegmentation",
+}
 
 
 def register_configs() -> None:
-    """Make AutoConfig know the configurations, and let them travel with saved weights as remote code."""
-    from transformers import AutoConfig
+    """Make AutoConfig know the configurations; imports none of them."""
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
-    from pos_hf.models.configuration_deeplabv3plus import DeepLabV3PlusConfig
-    from pos_hf.models.configuration_dino_dpt import DinoDPTConfig
-
-    for config_class in (DinoDPTConfig, DeepLabV3PlusConfig):
-        AutoConfig.register(config_class.model_type, config_class, exist_ok=True)
-        config_class.register_for_auto_class()
+    CONFIG_MAPPING_NAMES.update(CONFIGS)
+    for model_type in CONFIGS:
+        sys.modules[f"transformers.models.{model_type}"] = sys.modules["pos_hf.models"]
 
 
 def register_models() -> None:
-    """Make AutoModelForSemanticSegmentation know the models, and let them travel as remote code."""
-    from transformers import AutoModelForSemanticSegmentation
+    """Make AutoBackbone and AutoModelForSemanticSegmentation know the models; imports none of them."""
+    from transformers.models.auto import modeling_auto
 
-    from pos_hf.models.modeling_deeplabv3plus import DeepLabV3PlusForSemanticSegmentation
-    from pos_hf.models.modeling_dino_dpt import DinoDPTForSemanticSegmentation
-
-    for model_class in (DinoDPTForSemanticSegmentation, DeepLabV3PlusForSemanticSegmentation):
-        AutoModelForSemanticSegmentation.register(model_class.config_class, model_class, exist_ok=True)
-        model_class.register_for_auto_class("AutoModelForSemanticSegmentation")
+    for mapping, names in (
+        (modeling_auto.MODEL_FOR_BACKBONE_MAPPING, BACKBONES),
+        (modeling_auto.MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING, SEGMENTATION_MODELS),
+    ):
+        mapping._model_mapping.update(names)
+        mapping._reverse_config_mapping.update({CONFIGS[model_type]: model_type for model_type in names})
