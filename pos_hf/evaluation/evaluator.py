@@ -5,14 +5,15 @@ import json
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from accelerate import Accelerator
+import transformers
+from accelerate import Accelerator, DistributedType
 from datasets import Dataset
 from PIL import Image
 from torch import Tensor
@@ -20,8 +21,9 @@ from torch.utils.data import DataLoader, Subset
 from tqdm.auto import tqdm
 from transformers import BaseImageProcessor, PreTrainedModel
 
-from pos_hf.evaluation.inference import Inference, class_probabilities, label_names
-from pos_hf.evaluation.metrics import ConfusionMatrix, areas, scores
+import pos_hf
+from pos_hf.evaluation.inference import Inference, class_probabilities, label_names, patch_size
+from pos_hf.evaluation.metrics import IGNORE_INDEX, ConfusionMatrix, areas, scores
 
 MAX_WAITING = 64
 """Images held back while batches of one shape fill up; bounds memory when every image has another size."""
@@ -59,6 +61,32 @@ class Evaluation:
         np.savez_compressed(
             folder / "per_image.npz", ids=np.array(self.ids, dtype=str), areas=self.image_areas.numpy()
         )
+
+
+def protocol(model: PreTrainedModel, inference: Inference | None = None, **facts: Any) -> dict[str, Any]:
+    """How numbers were made: what a reader must know before comparing them with others.
+
+    Args:
+        model: The evaluated model.
+        inference: The inference of the evaluation; the whole image by default.
+        facts: What only the caller knows, for example data set, split hash, seed and steps.
+
+    Returns:
+        JSON-serialisable, for `Evaluation.save`.
+    """
+    inference = inference or Inference()
+    return {
+        **facts,
+        **asdict(inference),
+        "multiple": inference.multiple or patch_size(model),
+        "ignore_index": IGNORE_INDEX,
+        "absent_classes": "skipped in mean_iou, 0 in mean_iou_absent_zero",
+        "versions": {
+            "pos_hf": pos_hf.__version__,
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+        },
+    }
 
 
 class Prepared(NamedTuple):
@@ -100,7 +128,8 @@ def evaluate_images(
         batch_size: Images of one shape predicted together.
         num_workers: Processes that decode images.
         accelerator: Shares the images out over its processes and adds the counts up once at the end, so that
-            every process returns the numbers of the whole set. None evaluates everything here.
+            every process returns the numbers of the whole set. None, or a sharded model (FSDP), evaluates
+            every image in every process.
         description: Label of the progress bar.
 
     Returns:
@@ -110,7 +139,9 @@ def evaluate_images(
     matrix = ConfusionMatrix(len(id2label), device=model.device)
     image_areas = torch.zeros(len(dataset), 3, len(id2label), dtype=torch.int64, device=model.device)
     rank, world = (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)
-    mine = range(rank, len(dataset), world)
+    # the ranks of a sharded model gather its parameters in every forward, so all of them predict every image
+    sharded_model = accelerator is not None and accelerator.distributed_type is DistributedType.FSDP
+    mine = range(len(dataset)) if sharded_model else range(rank, len(dataset), world)
     rows = DataLoader(
         Subset(dataset, mine),
         batch_size=None,
@@ -128,7 +159,7 @@ def evaluate_images(
     bar.close()
     model.train(was_training)
     counts = matrix.counts
-    if accelerator:
+    if accelerator and not sharded_model:
         counts, image_areas = accelerator.reduce((counts, image_areas), "sum")
     return Evaluation(id2label, [str(i) for i in dataset["id"]], counts.cpu(), image_areas.cpu())
 

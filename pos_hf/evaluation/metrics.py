@@ -4,6 +4,8 @@ over images in `evaluator`."""
 import torch
 from torch import Tensor
 
+IGNORE_INDEX = 255
+
 
 class ConfusionMatrix:
     """Count every (label, prediction) pair of the pixels that are not ignored.
@@ -18,7 +20,9 @@ class ConfusionMatrix:
         device: Where the counts live; the maps given to `update` must be there.
     """
 
-    def __init__(self, num_classes: int, ignore_index: int = 255, device: torch.device | str = "cpu") -> None:
+    def __init__(
+        self, num_classes: int, ignore_index: int = IGNORE_INDEX, device: torch.device | str = "cpu"
+    ) -> None:
         self.num_classes = num_classes
         self.ignore_index = ignore_index
         self.counts = torch.zeros(num_classes + 1, num_classes + 1, dtype=torch.int64, device=device)

@@ -1,0 +1,41 @@
+"""A trained model and its image processor from a folder or the Hub. Building a new model to train is in
+`pos_hf.models`."""
+
+from pathlib import Path
+
+import torch
+from transformers import (
+    AutoImageProcessor,
+    AutoModelForSemanticSegmentation,
+    BaseImageProcessor,
+    PreTrainedModel,
+)
+
+from pos_hf.errors import InputError
+
+
+def load_for_inference(
+    name_or_path: str, device: torch.device | str
+) -> tuple[PreTrainedModel, BaseImageProcessor]:
+    """Load a segmentation model in eval mode and the image processor saved beside it.
+
+    Args:
+        name_or_path: A folder written by training, or the id of a Hub repository.
+        device: Where the model goes.
+
+    Raises:
+        InputError: There is no such model.
+    """
+    if Path(name_or_path).is_dir() and not (Path(name_or_path) / "config.json").exists():
+        raise InputError(
+            f"'{name_or_path}' holds no config.json: give the output folder of a finished training run."
+        )
+    try:
+        model = AutoModelForSemanticSegmentation.from_pretrained(name_or_path)
+        image_processor = AutoImageProcessor.from_pretrained(name_or_path)
+    except OSError as error:
+        raise InputError(
+            f"'{name_or_path}' is neither a local model folder nor a Hub repository that can be reached "
+            "with a model and an image processor in it."
+        ) from error
+    return model.to(device).eval(), image_processor

@@ -1,0 +1,206 @@
+"""The report's figures as SVG: curves, and the paper's Fig. 1 and Fig. 3 from a run's log. Which figures a
+report shows is decided in `report`.
+
+Every colour is a CSS variable of the page, so that one picture serves light and dark. Solid lines are the
+supervised side, dashed ones the unsupervised side; a run keeps its colour everywhere.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from io import StringIO
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from pos_hf.reporting.history import Run
+
+RUN_COLOURS = ["#0a0b01", "#0a0b02", "#0a0b03", "#0a0b04", "#0a0b05", "#0a0b06"]
+"""Placeholders in drawing order; `_to_svg` turns them into the page's variables --run-1 ... --run-6."""
+INK, MUTED, GRID = "#0a0b11", "#0a0b12", "#0a0b13"
+VARIABLES = {colour: f"var(--run-{i})" for i, colour in enumerate(RUN_COLOURS, 1)} | {
+    INK: "var(--ink)",
+    MUTED: "var(--muted)",
+    GRID: "var(--grid)",
+}
+SIZE_INCHES = (4.4, 2.7)
+MAX_POINTS = 800
+STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",  # text stays text, in the page's font
+    "font.size": 9.5,
+    "text.color": INK,
+    "axes.labelcolor": MUTED,
+    "axes.edgecolor": GRID,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "grid.color": GRID,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "lines.linewidth": 1.6,
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
+    "figure.constrained_layout.use": True,
+}
+
+
+def curves(
+    runs: Sequence[Run],
+    solid: str,
+    dashed: str | None = None,
+    *,
+    logarithmic: bool = False,
+    unit_interval: bool = False,
+    reference: float | None = None,
+) -> str | None:
+    """One logged quantity, or a solid and a dashed one, over training steps for every run.
+
+    Args:
+        runs: In the order of their colours.
+        solid: Logged key.
+        dashed: A second key, drawn dashed.
+        logarithmic: Use a logarithmic value axis.
+        unit_interval: Fix the value axis to 0 ... 1.
+        reference: A value marked by a thin line.
+
+    Returns:
+        SVG, or None when no run logged either key.
+    """
+
+    def draw(axes: Axes) -> bool:
+        drawn = [
+            _line(axes, run.series(key), colour, style)
+            for run, colour in zip(runs, RUN_COLOURS, strict=False)
+            for key, style in ((solid, "-"), (dashed, "--"))
+            if key
+        ]
+        if logarithmic:
+            axes.set_yscale("log")
+        if unit_interval:
+            axes.set_ylim(-0.02, 1.02)
+        if reference is not None:
+            axes.axhline(reference, color=MUTED, linewidth=0.8)
+        axes.set_xlabel("step")
+        return any(drawn)
+
+    return _to_svg(draw, f"{solid}-{dashed}")
+
+
+def cosine(run: Run, colour: str, key: str) -> str | None:
+    """Paper Fig. 1: a cosine over training steps, the part below zero (conflict) filled.
+
+    Args:
+        run: The run.
+        colour: Its colour.
+        key: "cosine" for g_s and g_u (a), "min_cosine" for the smaller cosine of the integrated gradient with
+            either (b, c).
+
+    Returns:
+        SVG, or None when the run logged no such value.
+    """
+
+    def draw(axes: Axes) -> bool:
+        steps, values = _thinned(run.series(key))
+        axes.plot(steps, values, color=colour, linewidth=1.1)
+        axes.fill_between(steps, np.minimum(values, 0), 0, color=colour, alpha=0.25, linewidth=0)
+        axes.axhline(0, color=MUTED, linewidth=0.8)
+        axes.set_ylim(-1.02, 1.02)
+        axes.set_xlabel("step")
+        return len(steps) > 0
+
+    return _to_svg(draw, f"{key}-{run.name}")
+
+
+def norm_distributions(run: Run, colour: str) -> str | None:
+    """Paper Fig. 3 (a): how often each gradient norm was logged; filled = supervised, dashed = unsupervised.
+
+    Returns:
+        SVG, or None when the run has no two gradients.
+    """
+
+    def draw(axes: Axes) -> bool:
+        norms = [run.series(key)[1] for key in ("supervised_norm", "unsupervised_norm")]
+        positive = [values[values > 0] for values in norms]
+        if not all(len(values) for values in positive):
+            return False
+        together = np.log10(np.concatenate(positive))
+        bins = np.logspace(together.min(), together.max() + 1e-9, 31).tolist()
+        axes.hist(positive[0], bins, color=colour, alpha=0.4)
+        axes.hist(positive[1], bins, color=colour, histtype="step", linestyle="--", linewidth=1.5)
+        axes.set_xscale("log")
+        axes.set_xlabel("gradient norm")
+        axes.set_ylabel("logged steps")
+        return True
+
+    return _to_svg(draw, f"norms-{run.name}")
+
+
+def unsupervised_share(runs: Sequence[Run]) -> str | None:
+    """Paper Fig. 3 (b): the unsupervised weight's share of both weights, which for POS is alpha^u whatever
+    MEO's gain.
+
+    Returns:
+        SVG, or None when no run logged both weights.
+    """
+
+    def draw(axes: Axes) -> bool:
+        drawn = []
+        for run, colour in zip(runs, RUN_COLOURS, strict=False):
+            steps, unsupervised = run.series("unsupervised_weight")
+            supervised = run.series("supervised_weight")[1]
+            if len(unsupervised) == len(supervised):
+                total = np.where(unsupervised + supervised == 0, np.nan, unsupervised + supervised)
+                drawn.append(_line(axes, (steps, unsupervised / total), colour, "-"))
+        axes.axhline(0.5, color=MUTED, linewidth=0.8)
+        axes.set_ylim(-0.02, 1.02)
+        axes.set_xlabel("step")
+        return any(drawn)
+
+    return _to_svg(draw, "share")
+
+
+def _line(axes: Axes, points: tuple[np.ndarray, np.ndarray], colour: str, style: str) -> bool:
+    """Draw the values, long noisy series faint under their running mean; False when there are none."""
+    steps, values = _thinned(points)
+    noisy = len(steps) > 60
+    axes.plot(
+        steps,
+        values,
+        color=colour,
+        linestyle="-" if noisy else style,
+        alpha=0.22 if noisy else 1,
+        linewidth=0.8 if noisy else 1.6,
+        marker="o" if len(steps) < 12 else "",
+        markersize=3,
+    )
+    if noisy:
+        width = len(steps) // 20
+        mean = np.convolve(values, np.full(width, 1 / width), mode="valid")
+        axes.plot(steps[width // 2 :][: len(mean)], mean, color=colour, linestyle=style)
+    return len(steps) > 0
+
+
+def _thinned(points: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    steps, values = points
+    every = -(-len(steps) // MAX_POINTS) or 1
+    return steps[::every], values[::every]
+
+
+def _to_svg(draw: Callable[[Axes], bool], salt: str) -> str | None:
+    with matplotlib.rc_context(STYLE | {"svg.hashsalt": salt}):  # ids differ between the figures of a page
+        figure = Figure(figsize=SIZE_INCHES)
+        if not draw(figure.subplots()):
+            return None
+        file = StringIO()
+        figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
+    svg = file.getvalue()
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r"font: ([\d.]+px) [^;\"]*", r"font-size: \1", svg)
+    svg = re.sub(r'(<svg)(?: (?:width|height)="[^"]*")+', r"\1", svg)
+    for colour, variable in VARIABLES.items():
+        svg = svg.replace(colour, variable)
+    return svg

@@ -1,0 +1,109 @@
+"""Pictures of masks: palette images, overlays, legends, and the examples folder of a run. No model runs
+here."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+IGNORED = 255
+IGNORED_COLOUR = (255, 255, 255)
+LEGEND_ROW = 22
+LEGEND_WIDTH = 240
+"""Pixels."""
+
+Palette = Sequence[Sequence[int]]
+"""One RGB colour (0-255) a class, in the order of the ids."""
+
+
+def mask_picture(mask: np.ndarray, palette: Palette) -> Image.Image:
+    """A palette image whose pixels are the class ids themselves.
+
+    Args:
+        mask: Class ids, uint8 [H, W]; 255 is drawn white.
+        palette: Colour of each class.
+    """
+    picture = Image.fromarray(mask.astype(np.uint8)).convert("L")
+    colours = np.zeros((256, 3), dtype=np.uint8)
+    colours[: len(palette)] = palette
+    colours[IGNORED] = IGNORED_COLOUR
+    picture.putpalette(colours.flatten().tolist())
+    return picture
+
+
+def overlay(image: Image.Image, mask: np.ndarray, palette: Palette, opacity: float = 0.55) -> Image.Image:
+    """The image under its coloured mask; ignored pixels stay as they are.
+
+    Args:
+        image: PIL image of the mask's size.
+        mask: Class ids, uint8 [H, W].
+        palette: Colour of each class.
+        opacity: Share of the colour, 0 to 1.
+    """
+    image = image.convert("RGB")
+    coloured = Image.blend(image, mask_picture(mask, palette).convert("RGB"), opacity)
+    return Image.composite(image, coloured, Image.fromarray(mask == IGNORED))
+
+
+def picture_colours(mask: Image.Image) -> Palette:
+    """The palette of a mask picture, 256 RGB colours."""
+    return np.array(mask.getpalette(), dtype=np.uint8).reshape(-1, 3).tolist()
+
+
+def with_legend(
+    picture: Image.Image, mask: np.ndarray, names: Sequence[str], palette: Palette
+) -> Image.Image:
+    """The picture with a strip below that names the classes of the mask.
+
+    Args:
+        picture: PIL image; a small one is enlarged until the legend has room.
+        mask: Class ids, uint8 [H, W], whose classes are listed.
+        names: Name of each class.
+        palette: Colour of each class.
+    """
+    enlarge = -(-LEGEND_WIDTH // picture.width)
+    picture = picture.resize((picture.width * enlarge, picture.height * enlarge), Image.Resampling.NEAREST)
+    font = ImageFont.load_default(13)
+    places, left, row = [], 8, 0
+    for i in (int(i) for i in np.unique(mask) if i != IGNORED):
+        width = 22 + round(font.getlength(names[i])) + 14
+        if left > 8 and left + width > picture.width:
+            left, row = 8, row + 1
+        places.append((i, left, picture.height + 4 + row * LEGEND_ROW))
+        left += width
+    canvas = Image.new("RGB", (picture.width, picture.height + 8 + (row + 1) * LEGEND_ROW), "white")
+    canvas.paste(picture.convert("RGB"))
+    draw = ImageDraw.Draw(canvas)
+    for i, left, top in places:
+        draw.rectangle((left, top + 4, left + 13, top + 17), fill=tuple(palette[i]), outline=(120, 120, 120))
+        draw.text((left + 20, top + 3), names[i], fill=(30, 30, 30), font=font)
+    return canvas
+
+
+def write_examples(
+    folder: Path,
+    rows: Iterable[dict],
+    predictions: Iterable[np.ndarray],
+    names: Sequence[str],
+    palette: Palette,
+) -> None:
+    """Write what the report shows of a run: image, truth, prediction and overlay of each row.
+
+    Args:
+        folder: The run's `examples` folder; each row gets a folder of its own in it.
+        rows: `{"id": str, "image": PIL image, "mask": PIL image of class ids}`.
+        predictions: Class ids of each row, uint8 [H, W].
+        names: Name of each class.
+        palette: Colour of each class.
+    """
+    for row, prediction in zip(rows, predictions, strict=True):
+        place = folder / str(row["id"]).replace("/", "_")
+        place.mkdir(parents=True, exist_ok=True)
+        image = row["image"].convert("RGB")
+        image.save(place / "image.jpg", quality=92)
+        mask_picture(np.asarray(row["mask"]), palette).save(place / "truth.png")
+        mask_picture(prediction, palette).save(place / "prediction.png")
+        with_legend(overlay(image, prediction, palette), prediction, names, palette).save(
+            place / "overlay.png"
+        )
