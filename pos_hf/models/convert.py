@@ -212,14 +212,9 @@ def recognise(tensors: Weights, source: Path) -> tuple[dict[str, Any], Rules, Ru
     if "head.scratch.output_conv.2.weight" in tensors:
         return dpt_config(tensors, inner), DINOV2_RULES, DPT_RULES
     if "head.b4.gap.1.weight" in tensors:
-        config = {"model_type": "deeplabv3plus", "num_labels": tensors["classifier.weight"].shape[0]}
         if "block20.skip.weight" in inner:
-            return (
-                config | {"backbone_config": XCEPTION, "output_stride": None},
-                V1_XCEPTION_RULES,
-                DEEPLAB_RULES,
-            )
-        return config | {"backbone_config": resnet_config(inner)}, DEEP_STEM_RESNET_RULES, DEEPLAB_RULES
+            return deeplab_config(tensors, XCEPTION, None), V1_XCEPTION_RULES, DEEPLAB_RULES
+        return deeplab_config(tensors, resnet_config(inner), 16), DEEP_STEM_RESNET_RULES, DEEPLAB_RULES
     if "pos_embed" in tensors and "blocks.0.ls1.gamma" in tensors:
         return dinov2_config(tensors), DINOV2_RULES, []
     if "blocks.20.stack.conv3.conv_pw.weight" in tensors:
@@ -270,6 +265,21 @@ def dpt_config(tensors: Weights, backbone: Weights) -> dict[str, Any]:
         "fusion_hidden_size": tensors["head.scratch.layer1_rn.weight"].shape[0],
         "position_interpolation": "published",
         "num_labels": tensors["head.scratch.output_conv.2.weight"].shape[0],
+    }
+
+
+def deeplab_config(
+    tensors: Weights, backbone_config: dict[str, Any], output_stride: int | None
+) -> dict[str, Any]:
+    """Infer a UniMatch V1 configuration; files do not tell the dilations, which are those of its code."""
+    return {
+        "model_type": "deeplabv3plus",
+        "backbone_config": backbone_config,
+        "output_stride": output_stride,
+        "aspp_channels": tensors["head.b0.0.weight"].shape[0],
+        "low_level_channels": tensors["reduce.0.weight"].shape[0],
+        "decoder_channels": tensors["fuse.0.weight"].shape[0],
+        "num_labels": tensors["classifier.weight"].shape[0],
     }
 
 

@@ -79,6 +79,7 @@ def build_model(
     id2label: dict[int, str],
     *,
     backbone_weights: str | None = None,
+    trust_remote_code: bool = False,
     **overrides: Any,
 ) -> PreTrainedModel:
     """Make a segmentation model for the given classes.
@@ -89,6 +90,7 @@ def build_model(
         id2label: class names by id, 0 to C - 1.
         backbone_weights: local folder or Hub id of a pretrained backbone for a preset, e.g.
             `facebook/dinov2-small`.
+        trust_remote_code: run the model code that a folder or Hub repository brings along.
         overrides: further entries of the model's configuration, e.g. `palette=[[0, 0, 0], ...]`.
 
     Returns:
@@ -115,9 +117,13 @@ def build_model(
         )
     try:
         model = AutoModelForSemanticSegmentation.from_pretrained(
-            name_or_path, dtype="float32", ignore_mismatched_sizes=True, **overrides
+            name_or_path,
+            dtype="float32",
+            ignore_mismatched_sizes=True,
+            trust_remote_code=trust_remote_code,
+            **overrides,
         )
-    except (OSError, ValueError) as error:
+    except (ImportError, OSError, ValueError) as error:
         raise InputError(f"{name_or_path!r} does not load as a segmentation model: {error}") from error
     return model.train()
 

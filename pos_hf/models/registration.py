@@ -1,9 +1,9 @@
 """Tells transformers' Auto classes about the package's models, which live in the modeling files.
 
 Called when transformers' auto modules have just been imported, which happens halfway through many of its
-imports: too early to import our classes, as `AutoModel.register` would need. So the names are added to the tables
-from which transformers loads its own models on first use, and this package stands in for the modules that it
-looks them up in.
+imports: too early to import our classes, as `AutoModel.register` would need. So the names are added to the
+tables from which transformers loads its own models on first use, and this package stands in for the modules
+that it looks them up in.
 """
 
 import sys

