@@ -9,15 +9,22 @@ import torch.distributed as dist
 from torch import nn
 
 
+@torch.no_grad()
 def broadcast_buffers(model: nn.Module) -> None:
-    """Give every rank rank 0's buffers (BatchNorm statistics), in place.
+    """Give every rank rank 0's buffers (BatchNorm statistics), in place; one message a dtype.
 
     DDP does so only at the next synchronised forward, and never under `no_sync`, while checkpoints hold rank
     0's: without this a resumed run is not the uninterrupted one.
     """
-    if dist.is_initialized() and dist.get_world_size() > 1:
-        for buffer in model.buffers():
-            dist.broadcast(buffer, 0)
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        return
+    buffers = [*model.buffers()]
+    for dtype in dict.fromkeys(buffer.dtype for buffer in buffers):
+        group = [buffer for buffer in buffers if buffer.dtype == dtype]
+        flat = torch.cat([buffer.flatten() for buffer in group])
+        dist.broadcast(flat, 0)
+        for buffer, values in zip(group, flat.split([buffer.numel() for buffer in group]), strict=True):
+            buffer.copy_(values.view_as(buffer))
 
 
 class EMATeacher:

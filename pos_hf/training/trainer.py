@@ -124,12 +124,13 @@ class POSTrainer(Trainer):
         model.train()
         batch = self._prepare_inputs(inputs)
         losses = {objective: torch.zeros((), device=self.args.device) for objective in self.method.objectives}
+        statistics: dict[str, Tensor] = {}
         with self._reduction_context(model):
             for term in self._loss_terms(model, batch):
                 self._backward(term)
                 losses[term.objective] += term.loss.detach()
-                self.diagnostics.add(term.statistics)
-        self.diagnostics.add({f"{objective}_loss": loss for objective, loss in losses.items()})
+                statistics |= term.statistics
+        self.diagnostics.add(statistics | {f"{name}_loss": loss for name, loss in losses.items()})
         if self.accelerator.sync_gradients:
             self._integrate()
         return torch.stack(list(losses.values())).mean() / self.current_gradient_accumulation_steps

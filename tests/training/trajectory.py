@@ -1,4 +1,4 @@
-"""Trains every combination of the equality test in this process's layout and saves the weights. Run by a launcher.
+"""Trains every combination of the equality test in this process's layout and saves the weights.
 
 usage: python -m tests.training.trajectory OUT BATCH ACCUMULATION
 """
