@@ -1,0 +1,168 @@
+"""`pos-hf evaluate MODEL DATA`: scores of a model on labeled images, as a table and as metrics.json."""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pos_hf.errors import InputError
+
+if TYPE_CHECKING:
+    from pos_hf.data import SegmentationData
+    from pos_hf.evaluation import Evaluation, Inference
+
+CONFIG_SUFFIXES = (".yaml", ".yml")
+
+
+def main(argv: list[str]) -> int:
+    """Run the command.
+
+    Args:
+        argv: The command's own arguments.
+
+    Returns:
+        0.
+
+    Raises:
+        InputError: The model or the data cannot be used, or a file that would be written exists.
+    """
+    args = parser().parse_args(argv)
+    if args.out and (args.out / "metrics.json").exists():
+        raise InputError(f"'{args.out / 'metrics.json'}' exists and is kept: give another folder to --out.")
+
+    from accelerate import Accelerator
+
+    from pos_hf.evaluation import evaluate_images, label_names, load_for_inference, protocol
+
+    accelerator = Accelerator()
+    model, image_processor = load_for_inference(args.model, accelerator.device)
+    data, role = load_rows(args.data, args.role, label_names(model))
+    inference = inference_from(args)
+    evaluation = evaluate_images(
+        model,
+        data.masked_roles[role],
+        image_processor,
+        inference=inference,
+        batch_size=args.batch_size,
+        num_workers=args.num_workers,
+        accelerator=accelerator,
+    )
+    if accelerator.is_main_process:
+        print(f"{args.model} on {len(evaluation.ids)} {role} images of {data.name}\n\n{table(evaluation)}")
+        if args.out:
+            args.out.mkdir(parents=True, exist_ok=True)
+            evaluation.save(
+                args.out,
+                protocol(model, inference, dataset=data.name, role=role, split_hash=data.split_hash()),
+            )
+            print(f"\nwritten: {args.out / 'metrics.json'}")
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command's arguments."""
+    parser = argparse.ArgumentParser(
+        prog="pos-hf evaluate", description="Score a segmentation model on labeled images of any size."
+    )
+    parser.add_argument("model", help="folder of a trained model, or the id of a Hub repository")
+    parser.add_argument("data", help="`shapes`, a folder with images/ and masks/, or the config of a run")
+    parser.add_argument("--role", help="images of a config: test (default), selection or labeled")
+    parser.add_argument("--out", type=Path, help="folder for metrics.json and the scores of each image")
+    parser.add_argument("--batch_size", type=int, default=8, help="images of one shape predicted together")
+    parser.add_argument("--num_workers", type=int, default=0, help="processes that decode images")
+    add_inference_arguments(parser)
+    return parser
+
+
+def add_inference_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments that `inference_from` reads; `pos-hf predict` has the same."""
+    group = parser.add_argument_group("inference")
+    group.add_argument(
+        "--multiple", type=int, help="resize sides to this multiple (default: the patch; 1: never)"
+    )
+    group.add_argument("--window", type=int, help="side of a sliding window in pixels")
+    group.add_argument(
+        "--layout",
+        choices=("shifted", "truncated"),
+        default="shifted",
+        help="last window inside the image (UniMatch V2) or cut at its border (V1)",
+    )
+    group.add_argument("--scales", type=float, nargs="+", default=[1.0], help="average over these scales")
+    group.add_argument("--flip", action="store_true", help="average also over the mirrored image")
+
+
+def inference_from(args: argparse.Namespace) -> "Inference":
+    """The inference that the command line describes."""
+    from pos_hf.evaluation import Inference
+
+    return Inference(args.multiple, args.window, args.layout, tuple(args.scales), args.flip)
+
+
+def load_rows(source: str, role: str | None, id2label: dict[int, str]) -> "tuple[SegmentationData, str]":
+    """The data to score and the role whose images are scored.
+
+    Args:
+        source: `shapes`, a config file, or a folder with images/ and masks/ (all of them are scored).
+        role: Role asked for, None for the default.
+        id2label: The model's classes.
+
+    Raises:
+        InputError: The data does not exist, has another number of classes or lacks the role.
+    """
+    from pos_hf.cli.config import parse_config
+    from pos_hf.data import DataArguments, load_data
+
+    if source == "shapes":
+        data = load_data(DataArguments())
+    elif source.endswith(CONFIG_SUFFIXES):
+        data = load_data(parse_config(Path(source), [])[1])
+    else:
+        data, role = load_folder(Path(source), id2label), "labeled"
+    if data.num_classes != len(id2label):
+        raise InputError(f"the model has {len(id2label)} classes, but {data.name} has {data.num_classes}.")
+    role = role or "test"
+    if role not in data.masked_roles:
+        raise InputError(f"{data.name} has no {role} images: --role is {' or '.join(data.masked_roles)}.")
+    return data, role
+
+
+def load_folder(folder: Path, id2label: dict[int, str]) -> "SegmentationData":
+    """Every image of images/ with its mask of masks/, checked."""
+    from pos_hf.data import SegmentationData, validate
+    from pos_hf.data.decoding import rows_to_dataset
+    from pos_hf.data.folders import list_images
+
+    images, masks = list_images(folder / "images"), list_images(folder / "masks")
+    missing = sorted(images.keys() - masks.keys())
+    if missing:
+        raise InputError(f"the image '{images[missing[0]]}' has no mask ({len(missing)} such images).")
+    rows = rows_to_dataset(list(images), list(images.values()), [masks[name] for name in images])
+    unlabeled = rows.select([]).remove_columns("mask")
+    data = SegmentationData(folder.name, rows, unlabeled, None, None, id2label, [])
+    validate(data)
+    return data
+
+
+def table(evaluation: "Evaluation") -> str:
+    """The scores in percent, one class a line."""
+    from pos_hf.reporting.intervals import class_iou_intervals, mean_iou_interval
+
+    image_areas = evaluation.image_areas.numpy()
+    scores = evaluation.scores()
+    mean = mean_iou_interval(image_areas)
+    width = max(len("class"), *map(len, evaluation.id2label.values()))
+    lines = [f"{'class':<{width}}   IoU   95 % interval   accuracy"]
+    for interval, (name, accuracy) in zip(
+        class_iou_intervals(image_areas), scores["per_category_accuracy"].items(), strict=True
+    ):
+        value, low, high = (100 * bound for bound in interval)
+        lines.append(f"{name:<{width}} {value:5.1f}   {low:5.1f} - {high:5.1f}      {100 * accuracy:5.1f}")
+    lines += [
+        "",
+        f"mIoU {100 * mean.value:.1f} "
+        f"(95 % interval over images {100 * mean.low:.1f} - {100 * mean.high:.1f}); "
+        f"absent classes as 0: {100 * scores['mean_iou_absent_zero']:.1f}",
+        f"pixel accuracy {100 * scores['overall_accuracy']:.1f}, "
+        f"mean accuracy {100 * scores['mean_accuracy']:.1f}, "
+        f"frequency-weighted IoU {100 * scores['frequency_weighted_iou']:.1f}",
+    ]
+    return "\n".join(lines)
