@@ -28,14 +28,12 @@ class AugSeg(PseudoLabelMethod):
 
         weak_logits = predict_logits(teacher, unlabeled["pixel_values"])
         weak = self.pseudo_labels(weak_logits, unlabeled["padding_mask"])
-        inject = torch.rand(len(weak_logits), device=weak_logits.device) >= _certainty(
-            weak_logits, weak.valid
-        )
+        certainty = _certainty(weak_logits, weak.valid)
+        inject = torch.rand_like(certainty) >= certainty
         patch = box_mask(random_boxes(weak_logits), *weak_logits.shape[-2:]) & inject[:, None, None]
         is_labeled = labeled["labels"] != IGNORE_INDEX
-        truth = PseudoLabels(
-            torch.where(is_labeled, labeled["labels"], 0), is_labeled.to(weak.weights.dtype), is_labeled
-        )
+        true_labels = torch.where(is_labeled, labeled["labels"], 0)
+        truth = PseudoLabels(true_labels, is_labeled.to(weak.weights.dtype), is_labeled)
         strong = paste(unlabeled["strong_pixel_values"][:, 0], labeled["pixel_values"], patch)
         target = weak.paste(truth, patch)
 

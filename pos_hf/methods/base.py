@@ -17,7 +17,6 @@ logger = logging.get_logger(__name__)
 Batch = Mapping[str, Mapping[str, Tensor]]
 """`{"labeled": {...}, "unlabeled": {...}}` on the device, pixel values normalised."""
 
-
 Objective = Literal["supervised", "unsupervised"]
 
 
@@ -74,7 +73,7 @@ class Method(nn.Module, ABC):
         """
 
     def supervised_loss(self, logits_NCHW: Tensor, labels_NHW: Tensor) -> Tensor:
-        """The labeled images' loss, 0-d (Eq. 1)."""
+        """The labeled images' loss (Eq. 1), 0-d, from logits [N, C, H, W] and labels [N, H, W]."""
         return self.labeled_criterion(logits_NCHW, labels_NHW)
 
     def supervised_term(self, student: nn.Module, labeled: Mapping[str, Tensor]) -> LossTerm:
@@ -92,18 +91,23 @@ def predict_logits(
         model: Anything that returns `.logits`; smaller logits are resized (bilinear, align_corners=False).
         pixel_values: Normalised images.
         feature_perturbation: As in our models' `forward`. A model that offers none is run without, which is
-        logged
-            once; the rows that "channel_dropout" appends then repeat the clean ones.
+            logged once; the rows that "channel_dropout" appends then repeat the clean ones.
         perturb_from: The first row that "channel_dropout" copies.
+
+    Returns:
+        As many rows as images, more with "channel_dropout" ([clean; perturbed]) or from a `StudentPair`.
     """
+    # without keep_torch_compile=False accelerate would take DDP out of a compiled model, in place
+    inner = extract_model_from_parallel(model, keep_torch_compile=False)
     if feature_perturbation is None:
         logits = model(pixel_values).logits
-    elif getattr(extract_model_from_parallel(model), "supports_feature_perturbation", False):
+    elif getattr(inner, "supports_feature_perturbation", False):
         options = {"feature_perturbation": feature_perturbation, "perturb_from": perturb_from}
         logits = model(pixel_values, **options).logits
     else:
-        name = type(extract_model_from_parallel(model)).__name__
-        logger.warning_once(f"{name} offers no feature perturbation: '{feature_perturbation}' is left out.")
+        logger.warning_once(
+            f"{type(inner).__name__} offers no feature perturbation: '{feature_perturbation}' is left out."
+        )
         logits = model(pixel_values).logits
         if feature_perturbation == "channel_dropout":
             logits = cat([logits, logits[perturb_from:]])

@@ -200,9 +200,8 @@ class CorrMatch(ConfidenceRule):
     def observe(self, probabilities_NCHW: Tensor, valid_NHW: Tensor, progress: float) -> None:
         confidence_NHW, labels_NHW = probabilities_NCHW.max(1)
         confidence_NHW = torch.where(valid_NHW, confidence_NHW, 0.0)
-        highest_C = torch.zeros_like(probabilities_NCHW[0, :, 0, 0]).scatter_reduce(
-            0, labels_NHW.flatten(), confidence_NHW.flatten(), "amax"
-        )
+        highest_C = probabilities_NCHW.new_zeros(probabilities_NCHW.shape[1])
+        highest_C.scatter_reduce_(0, labels_NHW.flatten(), confidence_NHW.flatten(), "amax")
         if _distributed():
             dist.all_reduce(highest_C, dist.ReduceOp.MAX)
         self.average("threshold", highest_C.sum() / (highest_C > 0).sum(), self.decay)

@@ -37,11 +37,9 @@ class FixMatch(PseudoLabelMethod):
 
     def losses(self, student: nn.Module, teacher: nn.Module | None, batch: Batch) -> Iterator[LossTerm]:
         unlabeled = batch["unlabeled"]
-        if teacher is not None:
+        if self.uses_teacher:
             yield self.supervised_term(student, batch["labeled"])
-            weak = self.pseudo_labels(
-                predict_logits(teacher, unlabeled["pixel_values"]), unlabeled["padding_mask"]
-            )
+            weak = self.teacher_labels(teacher, unlabeled)
         else:
             weak = yield from self._joint_forward(student, batch)
 
@@ -52,9 +50,8 @@ class FixMatch(PseudoLabelMethod):
         strong = unlabeled["strong_pixel_values"][:, 0]
         logits = predict_logits(student, paste(strong, strong.flip(0), mask))
         loss = pseudo_label_loss(logits, weak.paste(weak.flip(), mask))
-        yield LossTerm(
-            "unsupervised", loss, {"kept_share": weak.kept_share(), "strong_1_loss": loss.detach()}
-        )
+        statistics = {"kept_share": weak.kept_share(), "strong_1_loss": loss.detach()}
+        yield LossTerm("unsupervised", loss, statistics)
 
     def _joint_forward(self, student: nn.Module, batch: Batch) -> Generator[LossTerm, None, PseudoLabels]:
         labeled, unlabeled = batch["labeled"], batch["unlabeled"]

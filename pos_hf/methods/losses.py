@@ -12,9 +12,14 @@ IGNORE_INDEX = 255
 
 
 def cross_entropy(logits_NCHW: Tensor, labels_NHW: Tensor) -> Tensor:
-    """Eq. 1 as published: mean cross-entropy over the labeled pixels of the batch (labels != 255).
+    """Eq. 1 as published: the mean cross-entropy over the labeled pixels of the batch.
 
-    A batch without a labeled pixel gives exactly 0 with a graph and zero gradients; PyTorch's mean is NaN.
+    Args:
+        logits_NCHW: At the labels' size.
+        labels_NHW: int64, 255 where not labeled.
+
+    Returns:
+        0-d; exactly 0 with a graph when no pixel is labeled, where PyTorch's mean is NaN.
     """
     total = pixel_cross_entropy(logits_NCHW, labels_NHW, ignore_index=IGNORE_INDEX, reduction="sum")
     return total / (labels_NHW != IGNORE_INDEX).sum().clamp(min=1)

@@ -65,6 +65,5 @@ class CutMixSeg(Method):
 
         strong = unlabeled["strong_pixel_values"][:, 0]
         loss = squared_error(predict_logits(student, paste(strong, strong.flip(0), box)), target, padding)
-        yield LossTerm(
-            "unsupervised", loss * kept_share, {"kept_share": kept_share, "strong_1_loss": loss.detach()}
-        )
+        statistics = {"kept_share": kept_share, "strong_1_loss": loss.detach()}
+        yield LossTerm("unsupervised", loss * kept_share, statistics)

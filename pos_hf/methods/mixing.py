@@ -7,7 +7,16 @@ from pos_hf.methods.losses import IGNORE_INDEX
 
 
 def box_mask(boxes: Tensor, height: int, width: int) -> Tensor:
-    """Boxes [..., 4] (top, left, height, width in pixels) as bool masks [..., H, W]; a zero box is empty."""
+    """Draw boxes as masks.
+
+    Args:
+        boxes: int64 [..., 4]: top, left, height, width in pixels; all zero is no box.
+        height: H in pixels.
+        width: W in pixels.
+
+    Returns:
+        Bool [..., H, W], True inside.
+    """
     top, left, box_height, box_width = boxes[..., None].unbind(-2)
     rows = torch.arange(height, device=boxes.device)
     columns = torch.arange(width, device=boxes.device)
@@ -34,11 +43,17 @@ def random_boxes(images_NCHW: Tensor) -> Tensor:
 
 
 def class_mask(labels_NHW: Tensor, valid_NHW: Tensor) -> Tensor:
-    """ClassMix (Olsson et al., 2021): pixels [N, H, W] of a random half, rounded down, of the classes."""
+    """ClassMix (Olsson et al., WACV 2021): a random half, rounded down, of each image's classes.
+
+    Args:
+        labels_NHW: Pseudo-labels, int64 below 255.
+        valid_NHW: False on padding, which belongs to no class.
+
+    Returns:
+        Bool [N, H, W], True on the pixels of the chosen classes.
+    """
     seen = torch.where(valid_NHW, labels_NHW, IGNORE_INDEX).flatten(1)
-    present = torch.zeros(len(seen), IGNORE_INDEX + 1, dtype=torch.bool, device=seen.device).scatter(
-        1, seen, True
-    )
+    present = seen.new_zeros(len(seen), IGNORE_INDEX + 1, dtype=torch.bool).scatter(1, seen, True)
     present[:, IGNORE_INDEX] = False
     draws = torch.rand(present.shape, device=seen.device).masked_fill(~present, 2.0)
     chosen = draws.argsort(1).argsort(1) < present.sum(1, keepdim=True) // 2
@@ -46,5 +61,5 @@ def class_mask(labels_NHW: Tensor, valid_NHW: Tensor) -> Tensor:
 
 
 def paste(base: Tensor, patch: Tensor, mask_NHW: Tensor) -> Tensor:
-    """`patch` where the mask is True, `base` elsewhere, for images [N, C, H, W] or pixel maps [N, H, W]."""
+    """Mix images [N, C, H, W] or pixel maps [N, H, W]: `patch` where the mask is True, `base` elsewhere."""
     return torch.where(mask_NHW.unsqueeze(1) if base.dim() == 4 else mask_NHW, patch, base)

@@ -1,12 +1,13 @@
 """Pseudo-labels (Eq. 2), the loss against them (Eq. 3), and the base of methods that use both."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from pos_hf.methods.base import Method
+from pos_hf.methods.base import Method, predict_logits
 from pos_hf.methods.confidence import DistributionAlignment, get_confidence_rule
 from pos_hf.methods.mixing import paste
 from pos_hf.methods.options import Spec
@@ -33,9 +34,16 @@ class PseudoLabels(NamedTuple):
 
 
 def pseudo_label_loss(logits_NCHW: Tensor, target: PseudoLabels) -> Tensor:
-    """Eq. 3 as published: weighted cross-entropies over the number of non-padded pixels, 0-d.
+    """Eq. 3 as published: the weighted cross-entropies over the number of non-padded pixels of the batch.
 
     Unconfident pixels stay in the denominator, so the loss is implicitly multiplied by the kept share.
+
+    Args:
+        logits_NCHW: The student's, of the mixed view.
+        target: The mixed view's pseudo-labels.
+
+    Returns:
+        0-d, with graph.
     """
     pixel_losses = cross_entropy(logits_NCHW, target.labels, reduction="none")
     return (pixel_losses * target.weights).sum() / target.valid.sum()
@@ -68,13 +76,26 @@ class PseudoLabelMethod(Method):
             self.alignment.observe_labeled(logits_NCHW.detach(), labels_NHW)
         return super().supervised_loss(logits_NCHW, labels_NHW)
 
+    def teacher_labels(self, teacher: nn.Module | None, unlabeled: Mapping[str, Tensor]) -> PseudoLabels:
+        """The EMA teacher's pseudo-labels of the weak view."""
+        assert teacher is not None
+        return self.pseudo_labels(
+            predict_logits(teacher, unlabeled["pixel_values"]), unlabeled["padding_mask"]
+        )
+
     @torch.no_grad()
     def pseudo_labels(
         self, logits_NCHW: Tensor, padding_mask_NHW: Tensor, observe: bool = True
     ) -> PseudoLabels:
-        """Eq. 2: each pixel's most probable class, weighted by the rule; 0 on padding (True = padding).
+        """Eq. 2: each pixel's most probable class, weighted by the confidence rule.
 
-        `observe=False` leaves the rule's state alone: for further images of a step (V1's CutMix partner).
+        Args:
+            logits_NCHW: The teacher's, of the weak view.
+            padding_mask_NHW: True on padding, which gets weight 0.
+            observe: Update the rule's state first; False for further images of the same step.
+
+        Returns:
+            Labels without a graph.
         """
         probabilities = logits_NCHW.softmax(1)
         valid = ~padding_mask_NHW

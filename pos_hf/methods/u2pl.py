@@ -25,13 +25,10 @@ class U2PL(PseudoLabelMethod):
         super().__init__({"name": "percentile", "start": start}, supervised_loss)
 
     def losses(self, student: nn.Module, teacher: nn.Module | None, batch: Batch) -> Iterator[LossTerm]:
-        assert teacher is not None
         unlabeled = batch["unlabeled"]
         yield self.supervised_term(student, batch["labeled"])
 
-        weak = self.pseudo_labels(
-            predict_logits(teacher, unlabeled["pixel_values"]), unlabeled["padding_mask"]
-        )
+        weak = self.teacher_labels(teacher, unlabeled)
         box = box_mask(unlabeled["cutmix_boxes"][:, 0], *weak.labels.shape[-2:])
         strong = unlabeled["strong_pixel_values"][:, 0]
         logits = predict_logits(student, paste(strong, strong.flip(0), box))

@@ -21,16 +21,15 @@ class UniMatchV1(PseudoLabelMethod):
 
     Args:
         threshold, supervised_loss, distribution_alignment: As in `PseudoLabelMethod`.
-        feature_branch: Which forward carries the perturbed features (FLOPs against the published single
-        backward,
-            ResNet-101 at 321): "joint", as published (+36%); "joint_unlabeled" leaves out the perturbed
-            labeled rows that the published code discards (+24%; decoder BatchNorm sees 3/4 of the rows);
-            "separate" gives the weak view another forward for them, so that no graph is shared and DDP
-            reduces as usual (+12%; labeled and perturbed rows no longer share BatchNorm statistics).
-        partner: What CutMix pastes: "second_draw", another random view of the same image, as published, with
-        an
-            evaluation forward; "flip", the image of the flipped batch with its training-mode labels (saves
-            that forward, 6.5% of the step; the author's recommendation).
+        feature_branch: Which forward carries the perturbed features. In brackets the step's FLOPs over the
+            published single backward, for ResNet-101 at 321 pixels. "joint": as published (+36%).
+            "joint_unlabeled": without the perturbed labeled rows, which the published code discards (+24%;
+            the decoder's BatchNorm sees 3/4 of the rows). "separate": another forward of the weak view, so
+            that no graph is shared and DDP reduces as usual (+12%; labeled and perturbed rows no longer share
+            BatchNorm statistics).
+        partner: What CutMix pastes. "second_draw": another random view of the same image, labeled by a
+            forward in evaluation mode, as published. "flip": the image of the flipped batch with its labels
+            of training mode (saves that forward, 6.5% of the published step; the author recommends it).
     """
 
     uses_teacher = False
@@ -95,9 +94,8 @@ class UniMatchV1(PseudoLabelMethod):
         yield LossTerm("supervised", supervised_loss, retain_graph=self.shared_forward)
 
         if self.feature_branch == "separate":
-            _, perturbed_logits = predict_logits(student, unlabeled["pixel_values"], "channel_dropout").chunk(
-                2
-            )
+            logits = predict_logits(student, unlabeled["pixel_values"], "channel_dropout")
+            perturbed_logits = logits[len(weak.labels) :]
         loss = pseudo_label_loss(perturbed_logits, weak)
         statistics = {"kept_share": weak.kept_share(), "feature_loss": loss.detach()}
         yield LossTerm("unsupervised", loss / 2, statistics)

@@ -15,13 +15,10 @@ class UniMatchV2(PseudoLabelMethod):
     num_strong_views = 2
 
     def losses(self, student: nn.Module, teacher: nn.Module | None, batch: Batch) -> Iterator[LossTerm]:
-        assert teacher is not None
         unlabeled = batch["unlabeled"]
         yield self.supervised_term(student, batch["labeled"])
 
-        weak = self.pseudo_labels(
-            predict_logits(teacher, unlabeled["pixel_values"]), unlabeled["padding_mask"]
-        )
+        weak = self.teacher_labels(teacher, unlabeled)
         box_1, box_2 = box_mask(unlabeled["cutmix_boxes"], *weak.labels.shape[-2:]).unbind(1)
         strong_1, strong_2 = unlabeled["strong_pixel_values"].unbind(1)
         strong_1 = paste(strong_1, strong_1.flip(0), box_1)

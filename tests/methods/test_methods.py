@@ -1,7 +1,6 @@
 """What every method promises, and the steps of those without a published script in published.py."""
 
 import copy
-import logging
 import math
 from types import SimpleNamespace
 
@@ -20,8 +19,9 @@ from tiny import CLASSES, SIZE, TinyNet, run_step, tiny_batch, tiny_student
 from torch import nn
 
 from pos_hf.errors import InputError
-from pos_hf.methods import METHODS, StudentPair, get_method, predict_logits
+from pos_hf.methods import METHODS, StudentPair, base, get_method, predict_logits
 from pos_hf.methods.confidence import RULES
+from pos_hf.methods.mixing import random_boxes
 
 EVERY_VARIANT = [
     *((name, {}) for name in METHODS),
@@ -149,8 +149,6 @@ def test_cps_students_learn_each_others_labels():
     torch.manual_seed(3)
     losses, gradients, statistics = run_step(get_method("cps"), StudentPair(first, second), None, batch)
     torch.manual_seed(3)
-    from pos_hf.methods.mixing import random_boxes  # pinned by the seed; its distribution has its own test
-
     boxes = random_boxes(images)
     mixed = cutmix(images, flipped(images), boxes)
     losses_x, losses_u = [], []
@@ -275,18 +273,20 @@ def test_foreign_logits_are_brought_to_the_input_size_in_float32():
     assert logits.shape == (2, CLASSES, 8, 12) and logits.dtype == torch.float32
 
 
-def test_a_model_without_feature_perturbation_repeats_its_rows_and_says_so_once(caplog):
-    logging.getLogger("transformers").propagate = True
+def test_a_model_without_feature_perturbation_repeats_its_rows_and_says_so_once(monkeypatch):
+    warnings = []
+    monkeypatch.setattr(base.logger, "warning_once", warnings.append)
     model, images = LowResolutionModel(), torch.randn(4, 3, 8, 8)
     clean = predict_logits(model, images)
     assert torch.equal(predict_logits(model, images, "channel_dropout"), torch.cat([clean, clean]))
     assert torch.equal(predict_logits(model, images, "channel_dropout", 2), torch.cat([clean, clean[2:]]))
     assert torch.equal(predict_logits(model, images, "complementary_dropout"), clean)
+    assert warnings[0] == "LowResolutionModel offers no feature perturbation: 'channel_dropout' is left out."
 
 
-def test_a_method_trains_a_network_wrapped_for_compilation():
-    torch.manual_seed(0)
-    net = TinyNet().double()
-    wrapped = torch.compile(net, backend="eager")
-    logits = predict_logits(wrapped, torch.randn(2, 3, SIZE, SIZE, dtype=torch.float64), "channel_dropout")
-    assert len(logits) == 4
+def test_predicting_leaves_the_wrappers_of_a_compiled_model_in_place():
+    parallel = nn.DataParallel(TinyNet().double())
+    compiled = torch.compile(parallel, backend="eager")
+    images = torch.randn(2, 3, SIZE, SIZE, dtype=torch.float64)
+    assert len(predict_logits(compiled, images, "channel_dropout")) == 4
+    assert compiled._orig_mod is parallel
