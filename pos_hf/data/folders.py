@@ -1,0 +1,176 @@
+"""Images and masks in plain folders, with or without lists of ids. Other sources are in files of their own."""
+
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+from datasets import Dataset
+
+from pos_hf.data.arguments import DataArguments
+from pos_hf.data.decoding import rows_to_dataset
+from pos_hf.data.segmentation_data import SegmentationData, voc_palette
+from pos_hf.errors import InputError
+
+IMAGE_SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
+
+Files = dict[str, str]
+"""Path by id; the id is the path inside the folder, without its suffix."""
+
+
+class Row(NamedTuple):
+    """Where one row's files are; `mask` is None for unlabeled rows."""
+
+    id: str
+    image: str
+    mask: str | None = None
+
+
+def load_folders(args: DataArguments) -> SegmentationData:
+    """Read a dataset laid out in folders (see `DataArguments` for the layout); nothing is decoded yet.
+
+    Raises:
+        InputError: A folder, a list, an image or a mask is missing.
+    """
+    root = Path(args.dataset)
+    if not root.is_dir():
+        raise InputError(
+            f"the dataset folder {root} does not exist: `dataset` is an existing folder, or `shapes` for "
+            "the generated images"
+        )
+    labeled, unlabeled = _training_rows(root, args)
+    id2label = read_id2label(root / args.id2label)
+    return SegmentationData(
+        name=root.resolve().name,
+        labeled=to_dataset(labeled, masked=True),
+        unlabeled=to_dataset(unlabeled, masked=False),
+        selection=_masked_folder(root, args.selection_images, args.selection_masks),
+        test=_masked_folder(root, args.test_images, args.test_masks),
+        id2label=id2label,
+        palette=voc_palette(len(id2label)),
+    )
+
+
+def _training_rows(root: Path, args: DataArguments) -> tuple[list[Row], list[Row]]:
+    images = list_images(root / args.images)
+    masks = list_images(root / args.masks)
+    extra = list_images(root / args.unlabeled) if (root / args.unlabeled).is_dir() else {}
+    extra = {f"{args.unlabeled}/{id}": path for id, path in extra.items()}
+    if args.labeled_ids is None:
+        labeled = pair_all(images, masks)
+    else:
+        labeled = read_rows(root / args.labeled_ids, root, images, masks)
+    if args.unlabeled_ids is not None:
+        return labeled, read_rows(root / args.unlabeled_ids, root, images | extra, None)
+    taken = {row.image for row in labeled}
+    return labeled, [Row(id, path) for id, path in (images | extra).items() if path not in taken]
+
+
+def _masked_folder(root: Path, images: str, masks: str) -> Dataset | None:
+    if not (root / images).is_dir():
+        return None
+    return to_dataset(pair_all(list_images(root / images), list_images(root / masks)), masked=True)
+
+
+def list_images(folder: Path) -> Files:
+    """Find the images (or masks) of a folder and its subfolders.
+
+    Returns:
+        Paths by id, sorted.
+
+    Raises:
+        InputError: The folder is missing, or two files differ in their suffix alone.
+    """
+    if not folder.is_dir():
+        raise InputError(f"the folder {folder} does not exist: create it, or name another one in the config")
+    found: Files = {}
+    for parent, _, names in os.walk(folder):
+        inside = os.path.relpath(parent, folder).replace(os.sep, "/")
+        for name in names:
+            stem, suffix = os.path.splitext(name)
+            if suffix.lower() not in IMAGE_SUFFIXES:
+                continue
+            id = stem if inside == "." else f"{inside}/{stem}"
+            path = os.path.join(parent, name)
+            if id in found:
+                raise InputError(f"{found[id]} and {path} have the same name: rename or remove one of them")
+            found[id] = path
+    return dict(sorted(found.items()))
+
+
+def pair_all(images: Files, masks: Files) -> list[Row]:
+    """Pair every image with the mask of the same id.
+
+    Raises:
+        InputError: An image has none.
+    """
+    return [Row(id, path, _mask_of(id, path, masks)) for id, path in images.items()]
+
+
+def _mask_of(id: str, image: str, masks: Files) -> str:
+    if id not in masks:
+        raise InputError(
+            f"the image {image} has no mask: add a mask of the same name, move the image to the unlabeled "
+            "folder, or list the labeled images in `labeled_ids`"
+        )
+    return masks[id]
+
+
+def read_rows(list_file: Path, root: Path, images: Files, masks: Files | None) -> list[Row]:
+    """Read a list of rows: a line is an id, or the published form, `image mask`, two paths relative to the
+    root.
+
+    Args:
+        list_file: Text file.
+        root: Folder the paths are relative to.
+        images: The known images.
+        masks: Their masks; None reads unlabeled rows, whose second path may be anything.
+
+    Raises:
+        InputError: The list is missing, or names a file that is not there.
+    """
+    if not list_file.is_file():
+        raise InputError(
+            f"the list {list_file} does not exist: write it, one id a line, or leave its option out"
+        )
+    rows = []
+    for line in filter(None, map(str.strip, list_file.read_text().splitlines())):
+        if line in images:
+            mask = None if masks is None else _mask_of(line, images[line], masks)
+            rows.append(Row(line, images[line], mask))
+            continue
+        image, *rest = line.split()
+        paths = [root / image] if masks is None else [root / part for part in (image, *rest)]
+        if (masks is not None and len(paths) != 2) or not all(path.is_file() for path in paths):
+            raise InputError(
+                f'{list_file} lists "{line}", which is neither an image\'s name without suffix nor a pair of '
+                "existing files: correct that line"
+            )
+        rows.append(Row(os.path.splitext(image)[0], *map(str, paths)))
+    return rows
+
+
+def read_id2label(path: Path) -> dict[int, str]:
+    """Read the class names by id, in order.
+
+    Raises:
+        InputError: The file is missing, no JSON object, or its ids are not 0 to C-1.
+    """
+    example = '{"0": "background", "1": "cat"}'
+    if not path.is_file():
+        raise InputError(f"the class names {path} do not exist: write a JSON file like {example}")
+    try:
+        names = {int(id): str(label) for id, label in json.loads(path.read_text()).items()}
+    except (ValueError, AttributeError) as error:
+        raise InputError(f"{path} does not hold a JSON object like {example}: {error}") from error
+    if sorted(names) != list(range(len(names))):
+        raise InputError(f"{path} has the ids {sorted(names)}, but class ids are 0, 1, 2, ... without gaps")
+    return dict(sorted(names.items()))
+
+
+def to_dataset(rows: Iterable[Row], *, masked: bool) -> Dataset:
+    """Make a `Dataset` of rows, with or without their masks."""
+    rows = list(rows)
+    masks = [row.mask for row in rows] if masked else None
+    return rows_to_dataset([row.id for row in rows], [row.image for row in rows], masks)

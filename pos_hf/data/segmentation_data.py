@@ -1,0 +1,59 @@
+"""What every source returns: the roles of a dataset, its class names and colours. No loading, no augmentation."""
+
+import hashlib
+from dataclasses import dataclass
+
+from datasets import Dataset
+
+IGNORE_INDEX = 255
+
+
+@dataclass(frozen=True)
+class SegmentationData:
+    """Images and masks by role; a row's `image` is a PIL RGB image, its `mask` a PIL "L" image of class ids.
+
+    Args:
+        name: Short name for reports and model cards.
+        labeled: Rows of `id`, `image`, `mask` to train on.
+        unlabeled: Rows of `id`, `image` to train on.
+        selection: Rows of `id`, `image`, `mask` to choose checkpoints and settings on, or None.
+        test: Rows of `id`, `image`, `mask` that are only ever scored, or None.
+        id2label: Class id -> name, ids 0 to C-1; 255 in a mask is ignored and has no name.
+        palette: One RGB colour a class, 0 to 255, in the order of ids.
+    """
+
+    name: str
+    labeled: Dataset
+    unlabeled: Dataset
+    selection: Dataset | None
+    test: Dataset | None
+    id2label: dict[int, str]
+    palette: list[list[int]]
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.id2label)
+
+    @property
+    def masked_roles(self) -> dict[str, Dataset]:
+        """The roles that have masks, by name; absent ones left out."""
+        roles = {"labeled": self.labeled, "selection": self.selection, "test": self.test}
+        return {role: rows for role, rows in roles.items() if rows is not None}
+
+    def split_hash(self) -> str:
+        """Name the exact split in 12 hexadecimal digits: equal when every role holds the same ids."""
+        digest = hashlib.sha256()
+        for role, rows in (self.masked_roles | {"unlabeled": self.unlabeled}).items():
+            digest.update("\n".join([role, *sorted(rows["id"]), ""]).encode())
+        return digest.hexdigest()[:12]
+
+
+def voc_palette(num_colors: int) -> list[list[int]]:
+    """Distinct colours for class ids (Pascal VOC's colormap: the bits of the id, dealt to R, G, B)."""
+    palette = []
+    for class_id in range(num_colors):
+        color = [0, 0, 0]
+        for bit in range(8):
+            color[bit % 3] |= (class_id >> bit & 1) << (7 - bit // 3)
+        palette.append(color)
+    return palette

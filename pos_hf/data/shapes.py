@@ -1,0 +1,167 @@
+"""The embedded dataset: textured, overlapping shapes drawn from a seed, nothing stored. No other source.
+
+A class is a pair of outline and texture: `striped_disc` and `spotted_disc` differ in texture alone, `square`
+and `cross` in outline alone, and colour is a weak hint (class hues overlap widely). Shapes come in any size,
+angle and order, over clutter of the same colours and textures, under uneven light and noise. So a few labels
+show only a small part of what a class can look like, and unlabeled images show the rest.
+
+The constants below are the difficulty; every one of them may be edited.
+"""
+
+import colorsys
+
+import numpy as np
+from numpy.random import Generator
+from PIL import Image
+
+from pos_hf.data.arguments import DataArguments
+from pos_hf.data.decoding import rows_to_dataset
+from pos_hf.data.segmentation_data import SegmentationData
+
+IMAGE_SIZE = 96  # pixels, square
+NUM_LABELED, NUM_UNLABELED, NUM_TEST = 16, 240, 100
+
+# name: (outline, texture or None = any texture, central hue in turns)
+CLASSES = {
+    "striped_disc": ("disc", "stripes", 0.02),
+    "spotted_disc": ("disc", "spots", 0.15),
+    "square": ("square", None, 0.35),
+    "triangle": ("triangle", None, 0.55),
+    "ring": ("ring", None, 0.75),
+    "cross": ("cross", None, 0.88),
+}
+TEXTURES = ("plain", "stripes", "spots", "checks", "cloud")
+HUE_SPREAD = 0.16  # standard deviation around the class's hue; neighbours are about 0.17 apart
+OBJECTS = (2, 5)  # how many an image, inclusive
+RADIUS = (0.11, 0.26)  # of the image side
+CLUTTER = (3, 8)  # pieces of background drawn with the objects' colours and textures, inclusive
+LIGHT = 0.45  # strongest darkening from one side of the image to the other
+EXPOSURE = (0.7, 1.25)
+NOISE = (2.0, 14.0)  # standard deviation in grey levels
+TEXTURE_CONTRAST = (0.25, 0.6)
+
+PALETTE = [
+    [0, 0, 0],
+    [230, 60, 50],
+    [245, 170, 40],
+    [60, 180, 75],
+    [50, 130, 220],
+    [150, 70, 200],
+    [240, 90, 190],
+]
+
+
+def load_shapes(args: DataArguments) -> SegmentationData:
+    """Generate the dataset from `split_seed` alone; the test images are always the same."""
+
+    def rows(stream: int, seed: int, count: int) -> tuple[list[str], list[Image.Image], list[Image.Image]]:
+        pairs = [draw_scene(np.random.default_rng([seed, stream, index])) for index in range(count)]
+        ids = [f"{('labeled', 'unlabeled', 'test')[stream]}_{index:05d}" for index in range(count)]
+        return (
+            ids,
+            [Image.fromarray(image) for image, _ in pairs],
+            [Image.fromarray(mask) for _, mask in pairs],
+        )
+
+    def count(asked: int | None, default: int) -> int:
+        return default if asked is None else asked
+
+    labeled = rows(0, args.split_seed, count(args.num_labeled, NUM_LABELED))
+    unlabeled_ids, unlabeled_images, _ = rows(1, args.split_seed, count(args.num_unlabeled, NUM_UNLABELED))
+    test = rows(2, 0, count(args.num_test, NUM_TEST))
+    return SegmentationData(
+        name="shapes",
+        labeled=rows_to_dataset(*labeled),
+        unlabeled=rows_to_dataset(unlabeled_ids, unlabeled_images),
+        selection=None,
+        test=rows_to_dataset(*test),
+        id2label=dict(enumerate(["background", *CLASSES])),
+        palette=PALETTE,
+    )
+
+
+def draw_scene(rng: Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Draw one image and its mask.
+
+    Returns:
+        (image uint8 [IMAGE_SIZE, IMAGE_SIZE, 3], mask uint8 [IMAGE_SIZE, IMAGE_SIZE] of class ids)
+    """
+    canvas = _paint("cloud", rng.uniform(), rng)
+    mask = np.zeros((IMAGE_SIZE, IMAGE_SIZE), np.uint8)
+    for _ in range(rng.integers(CLUTTER[0], CLUTTER[1] + 1)):
+        _stamp(canvas, _clutter(rng), _paint(rng.choice(TEXTURES), rng.uniform(), rng))
+    for _ in range(rng.integers(OBJECTS[0], OBJECTS[1] + 1)):
+        class_id = int(rng.integers(1, len(CLASSES) + 1))
+        outline, texture, hue = list(CLASSES.values())[class_id - 1]
+        inside = _outline(outline, rng)
+        _stamp(canvas, inside, _paint(texture or rng.choice(TEXTURES), rng.normal(hue, HUE_SPREAD), rng))
+        mask[inside] = class_id
+    return _photograph(canvas, rng), mask
+
+
+def _grid(rng: Generator, centre: tuple[float, float] = (0.5, 0.5)) -> tuple[np.ndarray, np.ndarray]:
+    """Pixel coordinates around a centre (in image sides), turned by a random angle."""
+    y, x = np.mgrid[:IMAGE_SIZE, :IMAGE_SIZE] / IMAGE_SIZE
+    angle = rng.uniform(0, 2 * np.pi)
+    y, x = y - centre[0], x - centre[1]
+    return np.cos(angle) * y - np.sin(angle) * x, np.sin(angle) * y + np.cos(angle) * x
+
+
+def _outline(kind: str, rng: Generator) -> np.ndarray:
+    """Pixels inside a randomly placed, turned and scaled outline, bool [H, W]."""
+    radius = rng.uniform(*RADIUS)
+    v, u = _grid(rng, (rng.uniform(0.05, 0.95), rng.uniform(0.05, 0.95)))
+    distance = np.hypot(v, u)
+    if kind == "disc":
+        return distance < radius
+    if kind == "ring":
+        return (distance < radius) & (distance > 0.5 * radius)
+    if kind == "square":
+        return np.maximum(abs(v), abs(u)) < 0.85 * radius
+    if kind == "cross":
+        return (np.maximum(abs(v), abs(u)) < radius) & (np.minimum(abs(v), abs(u)) < 0.32 * radius)
+    # an equilateral triangle: three half-planes at 120 degrees
+    sides = [np.cos(turn) * v + np.sin(turn) * u for turn in (0, 2 * np.pi / 3, 4 * np.pi / 3)]
+    return np.maximum.reduce(sides) < 0.6 * radius
+
+
+def _clutter(rng: Generator) -> np.ndarray:
+    """A long band or a shapeless blob, bool [H, W]: never one of the classes' outlines."""
+    v, u = _grid(rng, (rng.uniform(), rng.uniform()))
+    if rng.random() < 0.5:
+        return abs(v) < rng.uniform(0.01, 0.04)
+    wobble = sum(rng.uniform(-0.3, 0.3) * np.sin(k * np.arctan2(v, u) + rng.uniform(0, 6)) for k in (2, 3, 5))
+    return np.hypot(v, u) < rng.uniform(0.06, 0.16) * (1 + wobble)
+
+
+def _paint(texture: str, hue: float, rng: Generator) -> np.ndarray:
+    """A full canvas of one texture in two shades of one hue, float [H, W, 3] in 0 to 255."""
+    v, u = _grid(rng)
+    frequency = 2 * np.pi * rng.uniform(8, 14)
+    if texture == "stripes":
+        pattern = np.sin(frequency * v) > 0
+    elif texture == "spots":
+        pattern = np.cos(frequency * v) + np.cos(frequency * u) > 0.6
+    elif texture == "checks":
+        pattern = np.sin(frequency * v) * np.sin(frequency * u) > 0
+    elif texture == "cloud":
+        coarse = Image.fromarray(rng.random((6, 6), dtype=np.float32))
+        pattern = np.asarray(coarse.resize((IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BICUBIC))
+    else:
+        pattern = np.zeros_like(v)
+    value, contrast = rng.uniform(0.45, 1.0), rng.uniform(*TEXTURE_CONTRAST)
+    shade = value * (1 - contrast * pattern)
+    color = np.array(colorsys.hsv_to_rgb(hue % 1, rng.uniform(0.15, 0.9), 1.0))
+    return 255 * shade[..., None] * color
+
+
+def _stamp(canvas: np.ndarray, inside: np.ndarray, paint: np.ndarray) -> None:
+    canvas[inside] = paint[inside]
+
+
+def _photograph(canvas: np.ndarray, rng: Generator) -> np.ndarray:
+    """Light from one side, exposure and sensor noise; uint8 [H, W, 3]."""
+    v, _ = _grid(rng)
+    light = rng.uniform(*EXPOSURE) * (1 - rng.uniform(0, LIGHT) * (v + 0.5))
+    noise = rng.normal(0, rng.uniform(*NOISE), canvas.shape)
+    return np.clip(canvas * light[..., None] + noise, 0, 255).astype(np.uint8)
