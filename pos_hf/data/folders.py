@@ -1,4 +1,4 @@
-"""Images and masks in plain folders, with or without lists of ids. Other sources are in files of their own."""
+"""Images and masks in plain folders, with or without lists of ids. Other sources have their own files."""
 
 import json
 import os

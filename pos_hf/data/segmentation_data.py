@@ -1,4 +1,4 @@
-"""What every source returns: the roles of a dataset, its class names and colours. No loading, no augmentation."""
+"""What every source returns: the roles of a dataset, its class names and colours. No loading."""
 
 import hashlib
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Which rows play which role: labels drawn by seed, a selection set carved from them. Sources are elsewhere."""
+"""Which rows play which role: labels drawn by seed, a selection set carved from them. No source."""
 
 from dataclasses import replace
 

@@ -35,8 +35,8 @@ def _check_row(rows: Dataset, index: int, num_classes: int) -> None:
     unknown = present[(present >= num_classes) & (present != IGNORE_INDEX)]
     if unknown.size:
         raise InputError(
-            f"the mask {_mask_name(rows, index)} holds the ids {unknown.tolist()}, but the {num_classes} classes "
-            f"have ids 0 to {num_classes - 1} (and 255 means ignore): correct the mask, or `id2label`"
+            f"the mask {_mask_name(rows, index)} holds the ids {unknown.tolist()}, but the {num_classes} "
+            f"classes have ids 0 to {num_classes - 1} (and 255 means ignore): correct the mask, or `id2label`"
         )
 
 

@@ -158,7 +158,7 @@ class Views:
         return cls(args.crop_size, scale_range=(low, high))
 
     def labeled(self, image: Image.Image, mask: Image.Image, rng: Generator) -> dict[str, np.ndarray]:
-        """Weak view of a labeled row: pixel_values uint8 [3, H, W], labels int64 [H, W] (255 = ignored, padding)."""
+        """Weak view of a labeled row: pixel_values uint8 [3, H, W], labels int64 [H, W] (255 on padding)."""
         geometry = draw_geometry(image.size, self.crop_size, self.scale_range, rng)
         weak = apply_geometry(image, geometry, self.crop_size)
         labels = apply_geometry(mask, geometry, self.crop_size, fill=IGNORE_INDEX)
