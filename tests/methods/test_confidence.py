@@ -5,11 +5,11 @@ import math
 import pytest
 import torch
 import torch.distributed as dist
-from published import pixels
 from safetensors.torch import load_file, save_file
 
 from pos_hf.errors import InputError
 from pos_hf.methods.confidence import RULES, DistributionAlignment, get_confidence_rule
+from tests.methods.published import pixels
 
 CLASSES, STEPS = 4, 5
 

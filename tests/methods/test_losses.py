@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from published import labeled_loss
 
 from pos_hf.methods.losses import OHEM, cross_entropy, squared_error
+from tests.methods.published import labeled_loss
 
 
 def random_case(ignored_share=0.2, scale=3.0):

@@ -6,7 +6,13 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from published import (
+from torch import nn
+
+from pos_hf.errors import InputError
+from pos_hf.methods import METHODS, StudentPair, base, get_method, predict_logits
+from pos_hf.methods.confidence import RULES
+from pos_hf.methods.mixing import random_boxes
+from tests.methods.published import (
     confidences_and_labels,
     cutmix,
     flipped,
@@ -15,13 +21,7 @@ from published import (
     pixels,
     unlabeled_loss,
 )
-from tiny import CLASSES, SIZE, TinyNet, run_step, tiny_batch, tiny_student
-from torch import nn
-
-from pos_hf.errors import InputError
-from pos_hf.methods import METHODS, StudentPair, base, get_method, predict_logits
-from pos_hf.methods.confidence import RULES
-from pos_hf.methods.mixing import random_boxes
+from tests.methods.tiny import CLASSES, SIZE, TinyNet, run_step, tiny_batch, tiny_student
 
 EVERY_VARIANT = [
     *((name, {}) for name in METHODS),

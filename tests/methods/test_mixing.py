@@ -1,9 +1,9 @@
 """CutMix boxes and ClassMix masks against loops and counts."""
 
 import torch
-from published import cutmix
 
 from pos_hf.methods.mixing import box_mask, class_mask, paste, random_boxes
+from tests.methods.published import cutmix
 
 
 def test_pasting_a_box_equals_the_pixel_loop_for_images_and_label_maps():

@@ -2,13 +2,13 @@
 
 import copy
 
-import published
 import pytest
 import torch
-from tiny import LiveSavedBytes, TinyNet, run_step, tiny_batch, tiny_student
 from torch import nn
 
 from pos_hf.methods import get_method
+from tests.methods import published
+from tests.methods.tiny import LiveSavedBytes, TinyNet, run_step, tiny_batch, tiny_student
 
 THRESHOLD = 0.6
 STEPS = {

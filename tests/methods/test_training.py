@@ -1,0 +1,79 @@
+"""Methods inside POSTrainer: one that is not in the package, and state through an interrupted run."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import TrainerCallback
+
+from pos_hf.methods import METHODS, get_method
+from tests.training.tiny import tiny_trainer
+
+DOCUMENTATION = Path(__file__).parents[2] / "docs" / "methods.md"
+
+
+def documented_method():
+    """The class that the page on methods tells the reader to write."""
+    (code,) = re.findall(r"```python\n(.*?)```", DOCUMENTATION.read_text(), re.DOTALL)
+    assert len(code.splitlines()) < 40
+    namespace = {}
+    exec(code, namespace)
+    return namespace["SharpenedFixMatch"]
+
+
+def weights(trainer):
+    return {name: value.clone() for name, value in trainer.model.state_dict().items()}
+
+
+@pytest.mark.parametrize("strategy", ["uniform", "pos"])
+def test_a_method_from_outside_the_package_trains_and_learns_from_both_objectives(strategy, tmp_path):
+    trainer = tiny_trainer(str(tmp_path), method=documented_method()(threshold=0.36), strategy=strategy)
+    before = weights(trainer)
+    trainer.train()
+    log = next(entry for entry in trainer.state.log_history if "loss" in entry)
+    assert log["supervised_loss"] > 0 and log["unsupervised_loss"] > 0 and 0 < log["kept_share"] <= 1
+    assert not torch.equal(before["head.weight"], trainer.model.head.weight)
+
+
+def test_a_method_can_be_registered_under_a_name(monkeypatch, tmp_path):
+    monkeypatch.setitem(METHODS, "sharpened", documented_method())
+    trainer = tiny_trainer(
+        str(tmp_path), method="sharpened", method_options={"temperature": 0.2}, max_steps=1
+    )
+    assert trainer.method.temperature == 0.2
+    trainer.train()
+
+
+class StopAfter(TrainerCallback):
+    """Interrupts a run."""
+
+    def __init__(self, step):
+        self.step = step
+
+    def on_step_end(self, args, state, control, **kwargs):
+        control.should_training_stop = state.global_step == self.step
+
+
+@pytest.mark.parametrize("rule", ["freematch", "softmatch", "daw", "corrmatch", "percentile"])
+def test_a_resumed_run_continues_with_the_rules_state_bit_for_bit(rule, tmp_path):
+    def trainer(folder, **arguments):
+        method = get_method("fixmatch", threshold=rule, distribution_alignment=True)
+        return tiny_trainer(
+            str(tmp_path / folder),
+            method=method,
+            save_strategy="steps",
+            save_steps=3,
+            max_steps=6,
+            **arguments,
+        )
+
+    whole = trainer("whole")
+    whole.train()
+    trainer("cut", callbacks=[StopAfter(3)]).train()
+    resumed = trainer("cut")
+    resumed.train(resume_from_checkpoint=str(tmp_path / "cut" / "checkpoint-3"))
+    assert resumed.state.global_step == 6
+    for ours, theirs in ((whole.method, resumed.method), (whole.model, resumed.model)):
+        for key, value in ours.state_dict().items():
+            assert torch.equal(value, theirs.state_dict()[key]), key
