@@ -1,0 +1,52 @@
+"""Which paper a method or a strategy comes from; keys are the names of `METHODS` and of the strategies."""
+
+METHODS = {
+    "mean_teacher": "Tarvainen, Valpola. Mean teachers are better role models. NeurIPS 2017.",
+    "cutmix_seg": (
+        "French, Laine, Aila, Mackiewicz, Finlayson. Semi-supervised semantic segmentation needs "
+        "strong, varied perturbations. BMVC 2020."
+    ),
+    "fixmatch": (
+        "Sohn et al. FixMatch: Simplifying Semi-Supervised Learning with Consistency and Confidence. "
+        "NeurIPS 2020."
+    ),
+    "unimatch_v1": (
+        "Yang, Qi, Feng, Zhang, Shi. Revisiting Weak-to-Strong Consistency in Semi-Supervised "
+        "Semantic Segmentation. CVPR 2023."
+    ),
+    "unimatch_v2": (
+        "Yang, Zhao, Zhao. UniMatch V2: Pushing the Limit of Semi-Supervised Semantic Segmentation. "
+        "TPAMI 2025."
+    ),
+    "cps": (
+        "Chen, Yuan, Zeng, Wang. Semi-Supervised Semantic Segmentation with Cross Pseudo Supervision."
+        " CVPR 2021."
+    ),
+    "u2pl": "Wang et al. Semi-Supervised Semantic Segmentation Using Unreliable Pseudo-Labels. CVPR 2022.",
+    "augseg": (
+        "Zhao et al. Augmentation Matters: A Simple-yet-Effective Approach to Semi-supervised "
+        "Semantic Segmentation. CVPR 2023."
+    ),
+}
+STRATEGIES = {
+    "pos": (
+        "Sun, Mai, Li, Chen, Wang. Two Losses, One Goal: Balancing Conflict Gradients for "
+        "Semi-supervised Semantic Segmentation. ICCV 2025."
+    ),
+    "pcgrad": "Yu et al. Gradient Surgery for Multi-Task Learning. NeurIPS 2020.",
+    "cagrad": (
+        "Liu, Liu, Jin, Stone, Liu. Conflict-Averse Gradient Descent for Multi-task Learning. NeurIPS 2021."
+    ),
+    "imtl_g": "Liu et al. Towards Impartial Multi-task Learning. ICLR 2021.",
+    "nash_mtl": "Navon et al. Multi-Task Learning as a Bargaining Game. ICML 2022.",
+    "aligned_mtl": (
+        "Senushkin, Patakin, Kuznetsov, Konushin. Independent Component Alignment for Multi-Task "
+        "Learning. CVPR 2023."
+    ),
+    "config": (
+        "Liu, Chu, Thuerey. ConFIG: Towards Conflict-free Training of Physics Informed Neural "
+        "Networks. ICLR 2025."
+    ),
+    "upgrad": "Quinton, Rey. Jacobian Descent for Multi-Objective Optimization. 2024.",
+    "dualproj": "Lopez-Paz, Ranzato. Gradient Episodic Memory for Continual Learning. NeurIPS 2017.",
+}

@@ -1,0 +1,42 @@
+"""Palette masks, overlays and legends."""
+
+import numpy as np
+from PIL import Image
+
+from pos_hf.reporting.pictures import mask_picture, overlay, picture_colours, with_legend
+
+PALETTE = [[10, 20, 30], [200, 100, 50]]
+MASK = np.array([[0, 1, 255], [1, 1, 0]], np.uint8)
+
+
+def test_a_mask_picture_holds_ids_and_shows_colours(tmp_path) -> None:
+    mask_picture(MASK, PALETTE).save(tmp_path / "mask.png")
+    with Image.open(tmp_path / "mask.png") as picture:
+        assert np.array_equal(np.asarray(picture), MASK)
+        assert picture_colours(picture)[:2] == PALETTE
+        assert picture.convert("RGB").getpixel((1, 0)) == (200, 100, 50)
+
+
+def test_an_overlay_blends_classes_and_leaves_ignored_pixels() -> None:
+    image = Image.new("RGB", (3, 2), (100, 100, 100))
+    picture = overlay(image, MASK, PALETTE, opacity=0.5)
+    assert picture.getpixel((1, 0)) == (150, 100, 75)
+    assert picture.getpixel((2, 0)) == (100, 100, 100)
+
+
+def test_a_legend_names_the_classes_that_occur_below_the_picture() -> None:
+    picture = Image.new("RGB", (300, 200), (5, 5, 5))
+    mask = np.ones((200, 300), np.uint8)
+    canvas = with_legend(picture, mask, ["background", "disc"], PALETTE)
+    assert canvas.width == 300 and canvas.height > 200
+    below = np.asarray(canvas)[200:]
+    assert (below == PALETTE[1]).all(-1).any() and not (below == PALETTE[0]).all(-1).any()
+
+
+def test_a_legend_of_many_classes_wraps_and_small_pictures_grow() -> None:
+    mask = np.arange(20, dtype=np.uint8).reshape(4, 5)
+    palette = [[i, i, 255] for i in range(20)]
+    canvas = with_legend(Image.new("RGB", (5, 4)), mask, [f"class {i}" for i in range(20)], palette)
+    assert canvas.width >= 240
+    below = np.asarray(canvas).reshape(-1, 3)
+    assert all((below == colour).all(-1).any() for colour in palette)

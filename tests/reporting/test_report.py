@@ -1,0 +1,154 @@
+"""The page: everything of the contract drawn, nothing private, nothing claimed, and quiet in a browser."""
+
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+
+import pytest
+
+from pos_hf.cli import report as command
+from pos_hf.errors import InputError
+from pos_hf.reporting import write_report
+
+from .fake_run import fake_run
+
+CURVES = [
+    "Supervised loss",
+    "Unsupervised loss",
+    "mIoU during training",
+    "Kept pixels",
+    "Gradient norms",
+    "Weights of the update",
+    "MEO gain",
+]
+PAPER = ["Fig. 1a", "Fig. 1b/c", "Fig. 3a", "Fig. 3b"]
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory) -> str:
+    folder = tmp_path_factory.mktemp("runs")
+    runs = [fake_run(folder / "supervised", unlabeled=False), fake_run(folder / "pos", 1)]
+    write_report(runs, folder / "report.html")
+    return (folder / "report.html").read_text()
+
+
+def test_every_figure_is_on_the_page(page) -> None:
+    titles = re.findall(r"<h3>(.*?)</h3>", page)
+    assert titles[: len(CURVES)] == CURVES
+    assert [title.split(" · ")[0] for title in titles[len(CURVES) :]] == PAPER
+
+
+def test_the_page_needs_nothing_from_outside(page) -> None:
+    assert not re.search(r'(?:src|href)="(?!data:|#)', page)
+    assert "url(http" not in page and "<script" not in page
+    assert len(page.encode()) < 5_000_000
+
+
+def test_the_markup_is_balanced(page) -> None:
+    class Balance(HTMLParser):
+        open: list[str] = []  # noqa: RUF012
+
+        def handle_starttag(self, tag: str, attrs: list) -> None:
+            if tag not in ("meta", "link", "img"):
+                self.open.append(tag)
+
+        def handle_startendtag(self, tag: str, attrs: list) -> None:
+            pass
+
+        def handle_endtag(self, tag: str) -> None:
+            assert self.open.pop() == tag
+
+    parser = Balance()
+    parser.feed(page)
+    assert parser.open == []
+
+
+def test_figures_follow_the_colour_scheme(page) -> None:
+    figures = "".join(re.findall(r"<svg.*?</svg>", page, re.DOTALL))
+    assert "var(--run-2)" in figures and "var(--grid)" in figures
+    assert set(re.findall(r"#[0-9a-f]{6}\b", figures)) <= {"#000000"}
+
+
+def test_svg_ids_are_unique_on_the_page(page) -> None:
+    clips = [
+        set(re.findall(r'<clipPath id="(.*?)"', svg)) for svg in re.findall(r"<svg.*?</svg>", page, re.DOTALL)
+    ]
+    assert len(set().union(*clips)) == sum(map(len, clips))
+
+
+def test_the_difference_comes_with_its_interval_and_its_limits(page) -> None:
+    text = " ".join(re.sub(r"<[^>]+>", "", page).split())
+    assert re.search(r"pos scores \+[\d.]+ points against supervised \(95 % interval", text)
+    assert "one training with one seed" in text
+    assert "The oracle was chosen by looking" in text
+
+
+def test_a_difference_that_the_images_cannot_tell_is_said_to_be_none(make_run, tmp_path) -> None:
+    write_report([make_run("a", 1), make_run("b", 2)], tmp_path / "report.html")
+    assert "do not tell the two models apart" in (tmp_path / "report.html").read_text()
+
+
+def test_runs_on_other_images_get_no_interval(make_run, tmp_path) -> None:
+    first, second = make_run("a"), make_run("b")
+    (second / "per_image.npz").unlink()
+    write_report([first, second], tmp_path / "report.html")
+    assert "their difference has no interval" in (tmp_path / "report.html").read_text()
+
+
+def test_settings_that_differ_are_shown_and_nothing_private(page) -> None:
+    assert "fixmatch" in page
+    assert "max_steps" not in page  # equal in both
+    assert "hf_secret" not in page and "/somewhere/private" not in page
+
+
+def test_a_log_alone_makes_a_page(make_run, tmp_path) -> None:
+    run = make_run("run")
+    for name in ("metrics.json", "per_image.npz", "run.json"):
+        (run / name).unlink()
+    shutil.rmtree(run / "examples")
+    assert command.main([str(run)]) == 0
+    assert "Supervised loss" in (run / "report.html").read_text()
+
+
+def test_an_earlier_report_is_replaced_and_any_other_file_kept(make_run, tmp_path) -> None:
+    run, out = make_run("run"), tmp_path / "page.html"
+    command.main([str(run), "--out", str(out)])
+    command.main([str(run), "--out", str(out)])
+    out.write_text("<p>mine</p>")
+    with pytest.raises(InputError, match="no earlier report"):
+        command.main([str(run), "--out", str(out)])
+    assert out.read_text() == "<p>mine</p>"
+
+
+def test_names_from_the_data_cannot_inject_markup(make_run, tmp_path) -> None:
+    run = make_run("run")
+    metrics = (run / "metrics.json").read_text().replace("cross", "<script>alert(1)</script>")
+    (run / "metrics.json").write_text(metrics)
+    write_report([run], tmp_path / "report.html")
+    assert "<script>" not in (tmp_path / "report.html").read_text()
+
+
+@pytest.mark.skipif(not shutil.which("chromium"), reason="chromium is not installed")
+@pytest.mark.parametrize("width", [390, 1200])
+def test_a_browser_shows_the_page_without_a_complaint(page, tmp_path, width) -> None:
+    picture = tmp_path / "page.png"
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
+    flags += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
+    flags += ["--enable-logging=stderr", f"--user-data-dir={tmp_path / 'profile'}"]
+    flags += [f"--window-size={width},2000", f"--screenshot={picture}"]
+    (tmp_path / "report.html").write_text(
+        page.replace(
+            "</body>", "<script>console.log('width', document.documentElement.scrollWidth)</script></body>"
+        )
+    )
+    done = subprocess.run(
+        ["chromium", *flags, (tmp_path / "report.html").as_uri()],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    console = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+    assert len(console) == 1, console
+    assert int(re.findall(r"width (\d+)", console[0])[0]) <= max(width, 500)
+    assert picture.stat().st_size > 20_000
