@@ -31,7 +31,7 @@ XCEPTION = {"model_type": "aligned_xception", "out_indices": [1, 2]}
 DPT_LAYERS = {12: [3, 6, 9, 12], 24: [5, 12, 18, 24], 40: [10, 20, 30, 40]}
 
 DINOV2_RULES: Rules = [
-    (r"^(cls_token|register_tokens)$", r"embeddings.\1"),
+    (r"^(cls_token|mask_token|register_tokens)$", r"embeddings.\1"),
     (r"^pos_embed$", "embeddings.position_embeddings"),
     (r"^patch_embed\.proj\.", "embeddings.patch_embeddings.projection."),
     (r"^blocks\.", "encoder.layer."),
@@ -104,7 +104,7 @@ class ConversionReport:
     """What became of a checkpoint's tensors.
 
     Args:
-        matched: tensors that landed, each once.
+        matched: our tensors that were filled, each from one published tensor or a part of one.
         unused: published names left out because no forward uses them.
         missing: our names that no tensor landed on.
         unexpected: published names with no place in the model.
@@ -158,20 +158,22 @@ def convert_checkpoint(
     else:
         model = AutoBackbone.from_config(config)
 
-    unused = [name for name in tensors if UNUSED.fullmatch(name)]
-    renamed: Weights = {}
-    origins: dict[str, str] = {}
-    for name in tensors.keys() - unused:
-        for part, tensor in split_fused(name, tensors[name]):
-            target = rename(part, rules, head_rules)
-            renamed[target], origins[target] = tensor, name
     places = model.state_dict()
+    renamed: Weights = {}
+    left_over: set[str] = set()
+    for name, fused in tensors.items():
+        for part, tensor in split_fused(name, fused):
+            target = rename(part, rules, head_rules)
+            if target in places:
+                renamed[target] = tensor
+            else:
+                left_over.add(name)
     report = ConversionReport(
-        matched=len(renamed.keys() & places.keys()),
-        unused=sorted(unused),
+        matched=len(renamed),
+        unused=sorted(name for name in left_over if UNUSED.fullmatch(name)),
         # a counter that old files lack and that BatchNorm with a fixed momentum never reads
         missing=sorted(n for n in places.keys() - renamed.keys() if not n.endswith("num_batches_tracked")),
-        unexpected=sorted(origins[name] for name in renamed.keys() - places.keys()),
+        unexpected=sorted(name for name in left_over if not UNUSED.fullmatch(name)),
     )
     if strict and (report.missing or report.unexpected):
         raise InputError(f"{source} does not fit a {type(model).__name__}: {report}")

@@ -138,13 +138,14 @@ def _load_backbone_weights(backbone: PreTrainedModel, source: str) -> None:
         )
     except (OSError, ValueError, RuntimeError) as error:
         raise InputError(f"backbone weights {source!r} cannot be loaded: {error}") from error
-    if report["missing_keys"]:
-        missing = sorted(report["missing_keys"])
+    places = backbone.state_dict()
+    missing = sorted(report["missing_keys"] & places.keys())
+    if missing:
         raise InputError(
             f"backbone weights {source!r} lack {len(missing)} tensors of the preset: {missing[0]} ..."
         )
     weights = pretrained.state_dict()
-    backbone.load_state_dict({name: weights[name] for name in backbone.state_dict()})
+    backbone.load_state_dict({name: weights[name] for name in places})
 
 
 def default_image_processor() -> SegformerImageProcessor:

@@ -1,0 +1,149 @@
+"""The named models: published parameter counts and shapes; what `build_model` makes of a name or a folder."""
+
+import pytest
+import torch
+from transformers import (
+    AutoBackbone,
+    AutoConfig,
+    AutoModelForSemanticSegmentation,
+    SegformerConfig,
+    SegformerForSemanticSegmentation,
+)
+
+from pos_hf.errors import InputError
+from pos_hf.models import PRESETS, build_model
+from tests.models.tiny import tiny_model
+
+ID2LABEL = {0: "road", 1: "car", 2: "sky"}
+
+
+def on_meta(preset: str, classes: int) -> torch.nn.Module:
+    with torch.device("meta"):
+        config = AutoConfig.for_model(**PRESETS[preset], num_labels=classes)
+        return AutoModelForSemanticSegmentation.from_config(config)
+
+
+def millions(module: torch.nn.Module) -> float:
+    return sum(parameter.numel() for parameter in module.parameters()) / 1e6
+
+
+@pytest.mark.parametrize(
+    ("preset", "width", "fusion", "encoder", "head", "total"),
+    [
+        ("dinov2_dpt_small", 384, 64, 22.06, 2.74, 24.80),
+        ("dinov2_dpt_base", 768, 128, 86.58, 10.95, 97.53),
+        ("dinov2_dpt_large", 1024, 256, 304.37, 31.21, 335.58),
+    ],
+)
+def test_dpt_models_have_the_published_counts_less_what_no_forward_uses(
+    preset, width, fusion, encoder, head, total
+):
+    model = on_meta(preset, 21)
+    mask_token, skip_unit = width / 1e6, 2 * (9 * fusion**2 + fusion) / 1e6
+    assert round(millions(model.backbone) + mask_token, 2) == encoder
+    assert round(millions(model.head) + skip_unit, 2) == head
+    assert round(millions(model) + mask_token + skip_unit, 2) == total
+
+
+@pytest.mark.parametrize(
+    ("preset", "classes", "backbone", "total", "batch_norms"),
+    [
+        ("deeplabv3plus_resnet50s", 21, 23.632, 40.476, 64),
+        ("deeplabv3plus_resnet101s", 21, 42.624, 59.468, 115),
+        ("deeplabv3plus_xception65", 81, None, 54.727, 141),
+    ],
+)
+def test_deeplab_models_have_the_published_counts(preset, classes, backbone, total, batch_norms):
+    model = on_meta(preset, classes)
+    assert round(millions(model), 3) == total
+    assert backbone is None or round(millions(model.backbone), 3) == backbone
+    assert sum(isinstance(module, torch.nn.BatchNorm2d) for module in model.modules()) == batch_norms
+
+
+def test_giant_has_dinov2s_size():
+    assert round(millions(on_meta("dinov2_dpt_giant", 21).backbone), 1) == 1136.5
+
+
+@pytest.mark.parametrize(
+    ("preset", "size", "low", "high"),
+    [
+        ("deeplabv3plus_resnet50s", 321, (256, 81, 81), (2048, 21, 21)),
+        ("deeplabv3plus_resnet101", 321, (256, 81, 81), (2048, 21, 21)),
+        ("deeplabv3plus_xception65", 513, (256, 129, 129), (2048, 33, 33)),
+    ],
+)
+def test_deeplab_features_have_the_published_shapes(preset, size, low, high):
+    model = on_meta(preset, 21).eval()
+    with torch.device("meta"):
+        maps = model.backbone(torch.empty(1, 3, size, size)).feature_maps
+        logits = model(torch.empty(1, 3, size, size)).logits
+    assert [tuple(features.shape[1:]) for features in maps] == [low, high]
+    assert logits.shape == (1, 21, size, size)
+
+
+def test_dpt_levels_have_the_published_shapes():
+    model = on_meta("dinov2_dpt_small", 21)
+    sides = []
+    for module in [*model.head.resize_layers, model.head.output]:
+        module.register_forward_hook(lambda _, __, output: sides.append(output.shape[-1]))
+    with torch.device("meta"):
+        logits = model(torch.empty(1, 3, 518, 518)).logits
+    assert sides == [148, 74, 37, 19, 296]
+    assert logits.shape == (1, 21, 518, 518)
+
+
+def test_a_preset_gets_the_classes_and_extra_entries_of_the_configuration():
+    model = build_model("dinov2_dpt_tiny", ID2LABEL, palette=[[0, 0, 0], [1, 2, 3], [4, 5, 6]])
+    assert model.training
+    assert model.config.id2label == ID2LABEL
+    assert model.config.label2id["car"] == 1
+    assert model.config.palette[1] == [1, 2, 3]
+    assert model(torch.randn(1, 3, 40, 48)).logits.shape == (1, 3, 40, 48)
+
+
+def test_a_folder_with_other_classes_keeps_its_weights_and_draws_a_new_classifier(tmp_path):
+    tiny_model("resnet").save_pretrained(tmp_path)
+    before = AutoModelForSemanticSegmentation.from_pretrained(tmp_path).state_dict()
+    after = build_model(str(tmp_path), ID2LABEL).state_dict()
+    changed = {name for name in before if before[name].shape != after[name].shape}
+    assert changed == {"classifier.weight", "classifier.bias"}
+    assert all(torch.equal(before[name], after[name]) for name in before.keys() - changed)
+
+
+def test_a_transformers_model_loads_by_its_folder(tmp_path):
+    config = SegformerConfig(
+        hidden_sizes=[8, 8, 8, 8], depths=[1, 1, 1, 1], decoder_hidden_size=8, num_labels=2
+    )
+    SegformerForSemanticSegmentation(config).save_pretrained(tmp_path)
+    model = build_model(str(tmp_path), ID2LABEL)
+    assert model(torch.randn(1, 3, 64, 64)).logits.shape[1] == 3
+
+
+def test_backbone_weights_fill_the_backbone_of_a_preset(tmp_path):
+    source = build_model("dinov2_dpt_tiny", ID2LABEL).backbone
+    source.save_pretrained(tmp_path)
+    model = build_model("dinov2_dpt_tiny", ID2LABEL, backbone_weights=str(tmp_path))
+    assert all(
+        torch.equal(a, b) for a, b in zip(source.parameters(), model.backbone.parameters(), strict=True)
+    )
+
+
+def test_backbone_weights_of_another_network_are_refused(tmp_path):
+    AutoBackbone.from_config(tiny_model("resnet").config.backbone_config).save_pretrained(tmp_path)
+    with pytest.raises(InputError, match="lack"):
+        build_model("dinov2_dpt_tiny", ID2LABEL, backbone_weights=str(tmp_path))
+
+
+def test_backbone_weights_for_a_whole_model_are_refused(tmp_path):
+    with pytest.raises(InputError, match="belongs to a preset"):
+        build_model(str(tmp_path), ID2LABEL, backbone_weights="somewhere")
+
+
+def test_an_unknown_name_is_refused_with_the_presets():
+    with pytest.raises(InputError, match="dinov2_dpt_small"):
+        build_model("dinov2_dpt_smal", ID2LABEL)
+
+
+def test_a_folder_without_a_model_is_refused(tmp_path):
+    with pytest.raises(InputError, match="does not load"):
+        build_model(str(tmp_path), ID2LABEL)
