@@ -79,6 +79,32 @@ def test_an_unlabeled_half_of_padding_labels_changes_nothing_supervised(name):
     assert not any(g.any() for g in gradients["supervised"])
 
 
+def test_classmix_pastes_half_of_the_partners_classes_with_their_labels():
+    batch, student, teacher = tiny_batch(), tiny_student(), tiny_student().eval()
+    inputs = []
+    student.register_forward_pre_hook(lambda _, args: inputs.append(args[0]))
+    method = get_method("fixmatch", threshold=0.0, mixing="classmix")
+    losses, _, _ = run_step(method, student, teacher, batch)
+    unlabeled = batch["unlabeled"]
+    strong, padding = unlabeled["strong_pixel_values"][:, 0], unlabeled["padding_mask"]
+    _, label = confidences_and_labels(teacher(unlabeled["pixel_values"]).logits)
+    pasted = (inputs[1] != strong).all(1)
+    for own in (0, 2):  # image 1 of 3 is its own partner
+        partner = 2 - own
+        classes = label[partner][~padding[partner]].unique()
+        taken = [c for c in classes if pasted[own][(label[partner] == c) & ~padding[partner]].all()]
+        assert len(taken) == len(classes) // 2
+        whole = torch.isin(label[partner], torch.stack(taken)) & ~padding[partner]
+        assert torch.equal(pasted[own], whole)
+    pasted[1] = False
+    mixed = [
+        torch.where(pasted, flipped(v), v)
+        for v in (label, torch.ones_like(strong[:, 0]), ignore_map(padding))
+    ]
+    expected = unlabeled_loss(student(inputs[1]).logits, *mixed, threshold=0.0)
+    assert losses["unsupervised"].item() == pytest.approx(expected.item(), abs=1e-9)
+
+
 def test_mean_teacher_equals_its_squared_error_and_ramp():
     method, batch = get_method("mean_teacher", ramp_up=0.4), tiny_batch()
     student, teacher = tiny_student(), tiny_student().eval()
