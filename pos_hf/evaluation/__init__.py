@@ -1,11 +1,17 @@
 """Predicting and scoring whole images, the same way in training, `pos-hf evaluate` and `pos-hf predict`."""
 
+from pathlib import Path
+
 from pos_hf.evaluation.evaluator import Evaluation, evaluate_images, evaluate_model, predict_images, protocol
 from pos_hf.evaluation.inference import Inference, class_probabilities, label_names
 from pos_hf.evaluation.loading import load_for_inference
 from pos_hf.evaluation.metrics import ConfusionMatrix, scores
 
+MEAN_IOU = str(Path(__file__).parent / "mean_iou")
+"""What `evaluate.load` takes for our `mean_iou` metric."""
+
 __all__ = [
+    "MEAN_IOU",
     "ConfusionMatrix",
     "Evaluation",
     "Inference",

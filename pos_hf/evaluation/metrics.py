@@ -38,8 +38,8 @@ class ConfusionMatrix:
             The counts of each image, int64 [N, C+1, C+1], rows = label, columns = prediction.
         """
         num_images, side = len(labels_NHW), self.num_classes + 1
-        bucket = _index(predictions_NHW, self.num_classes) + side * _index(labels_NHW, self.num_classes)
-        bucket = torch.where(labels_NHW == self.ignore_index, side * side, bucket).flatten(1)
+        bucket = _index(labels_NHW, self.num_classes) * side + _index(predictions_NHW, self.num_classes)
+        bucket = bucket.masked_fill_(labels_NHW == self.ignore_index, side * side).flatten(1)
         offsets = torch.arange(num_images, dtype=torch.int32, device=bucket.device)[:, None] * (
             side * side + 1
         )
@@ -51,8 +51,8 @@ class ConfusionMatrix:
 
 def _index(ids: Tensor, num_classes: int) -> Tensor:
     """Class ids as int32 (half the traffic of int64), everything that is no class as `num_classes`."""
-    ids = ids.to(torch.int32)
-    return torch.where((ids < 0) | (ids >= num_classes), num_classes, ids)
+    without_sign = ids.to(torch.int32) & 0x7FFFFFFF  # a negative id becomes a huge one
+    return without_sign.clamp_(max=num_classes)
 
 
 def areas(counts: Tensor) -> Tensor:
