@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoBackbone, PreTrainedModel, initialization
+from transformers import PreTrainedModel, initialization
 from transformers.backbone_utils import BackboneMixin
 from transformers.modeling_outputs import BackboneOutput
 from transformers.utils.generic import can_return_tuple
@@ -153,7 +153,5 @@ class AlignedXceptionBackbone(BackboneMixin, PreTrainedModel):
         feature_maps: Any = tuple(stages[name] for name in self.out_features)
         return BackboneOutput(feature_maps=feature_maps)
 
-
-AutoBackbone.register(AlignedXceptionConfig, AlignedXceptionBackbone, exist_ok=True)
 
 __all__ = ["AlignedXceptionBackbone"]

@@ -2,7 +2,6 @@
 copy of it."""
 
 from torch import nn
-from transformers import AutoBackbone
 from transformers.models.resnet.modeling_resnet import ResNetBackbone, ResNetConvLayer
 
 from .configuration_deep_stem_resnet import DeepStemResNetConfig
@@ -24,7 +23,5 @@ class DeepStemResNetBackbone(ResNetBackbone):
         self.embedder.add_module("embedder", stem)
         self.post_init()
 
-
-AutoBackbone.register(DeepStemResNetConfig, DeepStemResNetBackbone, exist_ok=True)
 
 __all__ = ["DeepStemResNetBackbone"]

@@ -14,11 +14,12 @@ from transformers.utils.generic import can_return_tuple
 
 from .backbones import set_output_stride
 from .configuration_deeplabv3plus import DeepLabV3PlusConfig
-
-# these two make their classes known to AutoBackbone where the package is not installed
-from .modeling_aligned_xception import AlignedXceptionBackbone  # noqa: F401
-from .modeling_deep_stem_resnet import DeepStemResNetBackbone  # noqa: F401
+from .modeling_aligned_xception import AlignedXceptionBackbone
+from .modeling_deep_stem_resnet import DeepStemResNetBackbone
 from .segmentation import FeaturePerturbation, SegmentationModel, perturb_features, resize, segmentation_loss
+
+# by type, not by AutoBackbone: remote code loads these files twice, with two classes for one configuration
+OUR_BACKBONES = {"aligned_xception": AlignedXceptionBackbone, "deep_stem_resnet": DeepStemResNetBackbone}
 
 
 def conv_layer(channels: int, out_channels: int, kernel_size: int, dilation: int = 1) -> nn.Sequential:
@@ -57,7 +58,10 @@ class DeepLabV3PlusForSemanticSegmentation(SegmentationModel):
 
     def __init__(self, config: DeepLabV3PlusConfig) -> None:
         super().__init__(config)
-        self.backbone = load_backbone(config)
+        backbone_class = OUR_BACKBONES.get(config.backbone_config.model_type)
+        self.backbone = (
+            load_backbone(config) if backbone_class is None else backbone_class(config.backbone_config)
+        )
         if config.output_stride is not None:
             set_output_stride(self.backbone, config.output_stride)
         low, high = self.backbone.channels[0], self.backbone.channels[-1]

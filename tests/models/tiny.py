@@ -4,6 +4,8 @@ from typing import Any
 
 from transformers import AutoConfig, AutoModelForSemanticSegmentation, PreTrainedModel
 
+import pos_hf  # noqa: F401 - registers the models
+
 DINOV2 = {
     "model_type": "dinov2",
     "hidden_size": 32,
