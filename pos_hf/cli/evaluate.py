@@ -45,6 +45,8 @@ def main(argv: list[str]) -> int:
         batch_size=args.batch_size,
         num_workers=args.num_workers,
         accelerator=accelerator,
+        detailed=True,
+        threshold=args.threshold,
     )
     if accelerator.is_main_process:
         print(f"{args.model} on {len(evaluation.ids)} {role} images of {data.name}\n\n{table(evaluation)}")
@@ -69,6 +71,9 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, help="folder for metrics.json and the scores of each image")
     parser.add_argument("--batch_size", type=int, default=8, help="images of one shape predicted together")
     parser.add_argument("--num_workers", type=int, default=0, help="processes that decode images")
+    parser.add_argument(
+        "--threshold", type=float, help="also measure the pseudo-labels that this confidence would keep"
+    )
     add_inference_arguments(parser)
     return parser
 
@@ -164,5 +169,13 @@ def table(evaluation: "Evaluation") -> str:
         f"pixel accuracy {100 * scores['overall_accuracy']:.1f}, "
         f"mean accuracy {100 * scores['mean_accuracy']:.1f}, "
         f"frequency-weighted IoU {100 * scores['frequency_weighted_iou']:.1f}",
+        f"boundary IoU {100 * scores['boundary_iou']:.1f}, "
+        f"calibration error {100 * scores['expected_calibration_error']:.1f}",
     ]
+    if "pseudo_labels" in scores:
+        quality = scores["pseudo_labels"]
+        lines.append(
+            f"pseudo-labels: {100 * quality['coverage']:.1f} % of the pixels kept, "
+            f"{100 * quality['precision']:.1f} % of them right"
+        )
     return "\n".join(lines)

@@ -2,10 +2,12 @@
 
 from pathlib import Path
 
-from pos_hf.evaluation.evaluator import Evaluation, evaluate_images, evaluate_model, predict_images, protocol
+from pos_hf.evaluation.evaluator import evaluate_images, evaluate_model, predict_images
 from pos_hf.evaluation.inference import Inference, class_probabilities, label_names
 from pos_hf.evaluation.loading import load_for_inference
 from pos_hf.evaluation.metrics import ConfusionMatrix, scores
+from pos_hf.evaluation.pseudo_labels import collapse_alarm, keep_confident, pseudo_label_quality
+from pos_hf.evaluation.results import Evaluation, protocol
 
 MEAN_IOU = str(Path(__file__).parent / "mean_iou")
 """What `evaluate.load` takes for our `mean_iou` metric."""
@@ -16,11 +18,14 @@ __all__ = [
     "Evaluation",
     "Inference",
     "class_probabilities",
+    "collapse_alarm",
     "evaluate_images",
     "evaluate_model",
+    "keep_confident",
     "label_names",
     "load_for_inference",
     "predict_images",
     "protocol",
+    "pseudo_label_quality",
     "scores",
 ]

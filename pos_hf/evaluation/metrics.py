@@ -68,6 +68,12 @@ def areas(counts: Tensor) -> Tensor:
     return torch.stack([intersection, counts.sum(-2), counts.sum(-1)], -2)[..., :-1]
 
 
+def class_iou(areas_3C: Tensor) -> Tensor:
+    """IoU of each class, float64 [C] from int64 [3, C] of `areas`; NaN where a class is absent."""
+    intersection, predicted, labeled = areas_3C.double().cpu()
+    return intersection / (predicted + labeled - intersection)
+
+
 def scores(counts: Tensor, id2label: dict[int, str]) -> dict:
     """Every score of a confusion matrix, computed in float64.
 
@@ -82,8 +88,8 @@ def scores(counts: Tensor, id2label: dict[int, str]) -> dict:
         mean_iou, mean_iou_absent_zero, mean_accuracy, overall_accuracy, frequency_weighted_iou as floats in
         [0, 1], and per_category_iou, per_category_accuracy as {name: float}; NaN where a class is absent.
     """
-    intersection, predicted, labeled = areas(counts).double().cpu()
-    iou = intersection / (predicted + labeled - intersection)
+    intersection, _, labeled = areas(counts).double().cpu()
+    iou = class_iou(areas(counts))
     accuracy = intersection / labeled
     names = [id2label[i] for i in range(len(id2label))]
     return {

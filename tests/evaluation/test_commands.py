@@ -50,13 +50,14 @@ def test_evaluate_prints_a_table_and_writes_the_scores_of_the_folder(
     model_folder, image_folder, dataset, tmp_path, capsys
 ) -> None:
     out = tmp_path / "scores"
-    assert evaluate.main([model_folder, str(image_folder), "--out", str(out)]) == 0
+    assert evaluate.main([model_folder, str(image_folder), "--out", str(out), "--threshold", "0.3"]) == 0
     saved = json.loads((out / "metrics.json").read_text())
     model, processor = load_for_inference(model_folder, "cpu")
     assert saved["mean_iou"] == evaluate_images(model, dataset, processor).scores()["mean_iou"]
     assert saved["protocol"]["role"] == "labeled" and saved["protocol"]["multiple"] == 1
     printed = capsys.readouterr().out
     assert f"mIoU {100 * saved['mean_iou']:.1f}" in printed and "class 2" in printed
+    assert "boundary IoU" in printed and "pseudo-labels:" in printed
 
 
 def test_evaluate_keeps_earlier_scores(model_folder, image_folder, tmp_path) -> None:

@@ -10,6 +10,8 @@ from accelerate import Accelerator, debug_launcher
 
 from pos_hf.evaluation import Inference, evaluate_images, evaluate_model, predict_images
 
+DETAILS = {"detailed": True, "threshold": 0.5}
+
 
 def counts_one_by_one(model, dataset, processor) -> np.ndarray:
     counts = np.zeros((5, 5), dtype=int)
@@ -26,7 +28,7 @@ def test_batching_by_shape_changes_no_count(model, dataset, processor) -> None:
     expected = counts_one_by_one(model, dataset, processor)
     for batch_size in (1, 3, 8):
         evaluation = evaluate_images(model, dataset, processor, batch_size=batch_size)
-        assert np.array_equal(evaluation.counts.numpy(), expected)
+        assert np.array_equal(evaluation.confusion.counts.numpy(), expected)
 
 
 def test_each_image_keeps_its_own_areas(model, dataset, processor) -> None:
@@ -34,13 +36,33 @@ def test_each_image_keeps_its_own_areas(model, dataset, processor) -> None:
     alone = evaluate_images(model, dataset.select([4]), processor)
     assert evaluation.ids == dataset["id"][:]
     assert torch.equal(evaluation.image_areas[4], alone.image_areas[0])
-    assert torch.equal(evaluation.image_areas.sum(0)[0], evaluation.counts.diagonal()[:-1])
+    assert torch.equal(evaluation.image_areas.sum(0)[0], evaluation.confusion.counts.diagonal()[:-1])
 
 
 def test_training_mode_comes_back(model, dataset, processor) -> None:
     model.train()
     evaluate_model(model, dataset, processor)
     assert model.training
+
+
+def test_evaluating_draws_no_random_number_that_training_would_miss(model, dataset, processor) -> None:
+    before = torch.get_rng_state()
+    evaluate_model(model, dataset, processor)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_threshold_measures_the_pseudo_labels_it_would_keep(model, dataset, processor) -> None:
+    scores = evaluate_model(model, dataset, processor, threshold=0.6)
+    kept = right = total = 0
+    for row in dataset:
+        pixel_values = processor(images=row["image"], return_tensors="pt")["pixel_values"]
+        confidence, prediction = model(pixel_values).logits.softmax(1)[0].max(0)
+        labels = torch.tensor(np.asarray(row["mask"]), dtype=torch.int64)
+        confident = (labels != 255) & (confidence >= 0.6)
+        kept, right = kept + confident.sum(), right + (confident & (prediction == labels)).sum()
+        total += (labels != 255).sum()
+    assert scores["pseudo_labels"]["coverage"] == pytest.approx((kept / total).item())
+    assert scores["pseudo_labels"]["precision"] == pytest.approx((right / kept).item())
 
 
 def test_predictions_are_the_ones_that_evaluation_counts(model, dataset, processor) -> None:
@@ -53,7 +75,7 @@ def test_predictions_are_the_ones_that_evaluation_counts(model, dataset, process
         )
     )
     evaluation = evaluate_images(model, dataset, processor, inference=Inference(flip=True))
-    assert evaluation.counts.diagonal().sum() == correct
+    assert evaluation.confusion.counts.diagonal().sum() == correct
 
 
 def test_saved_scores_are_json_with_null_for_an_absent_class(model, dataset, processor, tmp_path) -> None:
@@ -71,17 +93,17 @@ def test_saved_scores_are_json_with_null_for_an_absent_class(model, dataset, pro
 
 def evaluate_and_save(model, dataset, processor, folder) -> None:
     accelerator = Accelerator(cpu=True)
-    evaluation = evaluate_images(model, dataset, processor, batch_size=2, accelerator=accelerator)
-    torch.save((evaluation.counts, evaluation.image_areas), folder / f"{accelerator.process_index}.pt")
+    evaluation = evaluate_images(model, dataset, processor, batch_size=2, accelerator=accelerator, **DETAILS)
+    torch.save((evaluation.scores(), evaluation.image_areas), folder / f"{accelerator.process_index}.pt")
 
 
 @pytest.mark.parametrize("num_processes", [2, 3])
-def test_several_processes_give_the_counts_of_one_to_the_last_digit(
+def test_several_processes_give_the_scores_of_one_to_the_last_digit(
     model, dataset, processor, tmp_path, num_processes
 ) -> None:
-    alone = evaluate_images(model, dataset, processor)
+    alone = evaluate_images(model, dataset, processor, **DETAILS)
     debug_launcher(evaluate_and_save, (model, dataset, processor, tmp_path), num_processes)
     for rank in range(num_processes):
-        counts, image_areas = torch.load(tmp_path / f"{rank}.pt")
-        assert torch.equal(counts, alone.counts)
+        scores, image_areas = torch.load(tmp_path / f"{rank}.pt")
+        assert str(scores) == str(alone.scores())  # as text, where NaN equals NaN
         assert torch.equal(image_areas, alone.image_areas)

@@ -1,0 +1,46 @@
+"""Boundary IoU: the overlap near class borders, which decides about small objects and thin parts."""
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from pos_hf.evaluation.metrics import IGNORE_INDEX
+
+WIDTH = 0.02
+"""Half-width of the border band as a share of the image's diagonal (the published default)."""
+
+
+def boundary_areas(predictions_NHW: Tensor, labels_NHW: Tensor, num_classes: int) -> Tensor:
+    """Pixel counts of each class's border band, ready for `metrics.class_iou`.
+
+    A class's band is its mask without the mask eroded by `WIDTH` (Cheng et al., Boundary IoU, CVPR 2021); the
+    image's edge counts as border, as published. Ignored pixels belong to no class on either side.
+
+    Args:
+        predictions_NHW: Integer class ids, [N, H, W].
+        labels_NHW: Integer class ids or 255, [N, H, W].
+        num_classes: Number of classes C.
+
+    Returns:
+        int64 [3, C]: intersection, predicted area and labeled area, summed over the images.
+    """
+    height, width = labels_NHW.shape[-2:]
+    radius = max(1, round(WIDTH * (height**2 + width**2) ** 0.5))
+    predictions_NHW = torch.where(labels_NHW == IGNORE_INDEX, IGNORE_INDEX, predictions_NHW)
+    areas = torch.zeros(3, num_classes, dtype=torch.int64, device=labels_NHW.device)
+    for maps_2HW in torch.stack([predictions_NHW, labels_NHW], 1):
+        classes = maps_2HW.unique()
+        classes = classes[classes < num_classes]
+        masks = maps_2HW[:, None] == classes[:, None, None]
+        predicted, labeled = masks & ~_eroded(masks, radius)
+        bands = torch.stack([predicted & labeled, predicted, labeled])
+        areas[:, classes] += bands.sum((-2, -1))
+    return areas
+
+
+def _eroded(masks: Tensor, radius: int) -> Tensor:
+    """Pixels whose whole square of side 2 * radius + 1 lies in the mask, by box sums of an integral image."""
+    side = 2 * radius + 1
+    sums = pad(masks.to(torch.int32), (radius + 1, radius, radius + 1, radius)).cumsum(-1).cumsum(-2)
+    sums = sums[..., side:, :] - sums[..., :-side, :]
+    return sums[..., side:] - sums[..., :-side] == side * side

@@ -1,0 +1,151 @@
+"""What one pass over a labeled data set measured: counts while it runs, scores and files when it is done. The
+loop is in `evaluator`."""
+
+import json
+import math
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+from accelerate import Accelerator
+from torch import Tensor
+from transformers import PreTrainedModel
+
+import pos_hf
+from pos_hf.evaluation.boundaries import boundary_areas
+from pos_hf.evaluation.calibration import BINS, calibration_counts, expected_calibration_error
+from pos_hf.evaluation.inference import Inference, patch_size
+from pos_hf.evaluation.metrics import IGNORE_INDEX, ConfusionMatrix, areas, class_iou, scores
+from pos_hf.evaluation.pseudo_labels import keep_confident, pseudo_label_quality
+
+
+class Evaluation:
+    """Counts of an evaluation, all integers, so that batches and ranks add up exactly in any order.
+
+    Args:
+        ids: Id of each image.
+        id2label: Name of each class.
+        device: Where the counts live until `finish`.
+        detailed: Also measure boundary IoU and calibration.
+        threshold: Also measure the pseudo-labels that this confidence would keep.
+    """
+
+    def __init__(
+        self,
+        ids: list[str],
+        id2label: dict[int, str],
+        device: torch.device | str = "cpu",
+        *,
+        detailed: bool = False,
+        threshold: float | None = None,
+    ) -> None:
+        num_classes = len(id2label)
+        self.ids = ids
+        self.id2label = id2label
+        self.detailed = detailed
+        self.threshold = threshold
+        self.confusion = ConfusionMatrix(num_classes, device=device)
+        """All images together."""
+        self.kept = ConfusionMatrix(num_classes, device=device)
+        """Confident pixels; the others are in the last column."""
+        self.image_areas = torch.zeros(len(ids), 3, num_classes, dtype=torch.int64, device=device)
+        """Intersection, predicted and labeled pixels of each image and class, int64 [N, 3, C]."""
+        self.boundary = torch.zeros(3, num_classes, dtype=torch.int64, device=device)
+        self.calibration = torch.zeros(3, BINS, dtype=torch.int64, device=device)
+
+    def add(self, indices: list[int], probabilities_NCHW: Tensor, labels_NHW: Tensor) -> None:
+        """Count a batch of images.
+
+        Args:
+            indices: Position of each image among `ids`.
+            probabilities_NCHW: Class probabilities at native size, float [N, C, H, W].
+            labels_NHW: Class ids or 255, int64 [N, H, W].
+        """
+        confidences, predictions = probabilities_NCHW.max(1)
+        self.image_areas[indices] = areas(self.confusion.update(predictions, labels_NHW))
+        if self.detailed:
+            self.boundary += boundary_areas(predictions, labels_NHW, len(self.id2label))
+            self.calibration += calibration_counts(confidences, predictions, labels_NHW)
+        if self.threshold is not None:
+            kept = keep_confident(predictions, confidences, self.threshold, len(self.id2label))
+            self.kept.update(kept, labels_NHW)
+
+    def finish(self, accelerator: Accelerator | None) -> "Evaluation":
+        """Add up the counts of all processes in one reduction and bring them to the CPU."""
+        counts = [self.confusion.counts, self.kept.counts, self.image_areas, self.boundary, self.calibration]
+        if accelerator:
+            flat = accelerator.reduce(torch.cat([count.flatten() for count in counts]), "sum")
+            counts = [
+                part.view_as(count)
+                for part, count in zip(flat.split([count.numel() for count in counts]), counts, strict=True)
+            ]
+        counts = [count.cpu() for count in counts]
+        self.confusion.counts, self.kept.counts, self.image_areas, self.boundary, self.calibration = counts
+        return self
+
+    def scores(self) -> dict:
+        """The scores of `metrics.scores`.
+
+        With `detailed` also boundary_iou (absent classes skipped), per_category_boundary_iou and
+        expected_calibration_error; with a threshold also pseudo_labels, see `pseudo_label_quality`.
+        """
+        result = scores(self.confusion.counts, self.id2label)
+        if self.detailed:
+            boundary = class_iou(self.boundary)
+            result["boundary_iou"] = boundary.nanmean().item()
+            result["per_category_boundary_iou"] = dict(
+                zip(result["per_category_iou"], boundary.tolist(), strict=True)
+            )
+            result["expected_calibration_error"] = expected_calibration_error(self.calibration)
+        if self.threshold is not None:
+            result["pseudo_labels"] = pseudo_label_quality(self.kept.counts, self.id2label)
+        return result
+
+    def save(self, folder: Path, protocol: dict[str, Any]) -> None:
+        """Write metrics.json (scores, image count, protocol) and per_image.npz (what intervals need).
+
+        Args:
+            folder: An existing folder; the two files are replaced.
+            protocol: Everything a reader must know to compare the numbers, JSON-serialisable.
+        """
+        report = {**_without_nan(self.scores()), "images": len(self.ids), "protocol": protocol}
+        (folder / "metrics.json").write_text(json.dumps(report, indent=2) + "\n")
+        np.savez_compressed(
+            folder / "per_image.npz", ids=np.array(self.ids, dtype=str), areas=self.image_areas.numpy()
+        )
+
+
+def protocol(model: PreTrainedModel, inference: Inference | None = None, **facts: Any) -> dict[str, Any]:
+    """How numbers were made: what a reader must know before comparing them with others.
+
+    Args:
+        model: The evaluated model.
+        inference: The inference of the evaluation; the whole image by default.
+        facts: What only the caller knows, for example data set, split hash, seed and steps.
+
+    Returns:
+        JSON-serialisable, for `Evaluation.save`.
+    """
+    inference = inference or Inference()
+    return {
+        **facts,
+        **asdict(inference),
+        "multiple": inference.multiple or patch_size(model),
+        "ignore_index": IGNORE_INDEX,
+        "absent_classes": "skipped in mean_iou, 0 in mean_iou_absent_zero",
+        "versions": {
+            "pos_hf": pos_hf.__version__,
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+        },
+    }
+
+
+def _without_nan(value: Any) -> Any:
+    """JSON has no NaN: the score of an absent class is written as null."""
+    if isinstance(value, dict):
+        return {key: _without_nan(item) for key, item in value.items()}
+    return None if isinstance(value, float) and math.isnan(value) else value
