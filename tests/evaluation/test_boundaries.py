@@ -8,7 +8,7 @@ from pos_hf.evaluation.metrics import class_iou
 
 
 def band(mask: torch.Tensor, radius: int) -> torch.Tensor:
-    """Mask pixels with a pixel outside the mask, or outside the image, at most `radius` rows and columns away."""
+    """Mask pixels at most `radius` rows and columns from a pixel outside the mask or the image."""
     height, width = mask.shape
     result = torch.zeros_like(mask)
     for y in range(height):
