@@ -1,19 +1,29 @@
 """The options of the data: which dataset, which labels, which views. Read by the sources and views.py."""
 
+import json
 from dataclasses import dataclass, field
 
 
 @dataclass
 class DataArguments:
-    """Where images and masks come from and how they are cut.
+    """Where images and masks come from, which of them are labeled, and how they are cut.
 
     Paths are relative to `dataset` unless absolute. Sizes left at None mean "all there are".
     """
 
     dataset: str = field(
         default="shapes",
-        metadata={"help": "`shapes` (generated, nothing to download) or the folder that holds the images."},
+        metadata={"help": "`shapes` (generated, nothing to download), a folder, or a Hub dataset's id."},
     )
+    dataset_format: str = field(
+        default="folders",
+        metadata={
+            "help": "How `dataset` is laid out: folders, huggingface, or a benchmark as published: pascal, "
+            "cityscapes, coco, ade20k."
+        },
+    )
+
+    # folders and benchmarks
     images: str = field(default="images", metadata={"help": "Folder of the training images."})
     masks: str = field(
         default="masks",
@@ -34,7 +44,7 @@ class DataArguments:
         default=None,
         metadata={
             "help": "List of the unlabeled images, written like `labeled_ids`. Default: the images of "
-            "`images` that are not labeled, and all of `unlabeled`."
+            "`images` that play no other role, and all of `unlabeled`."
         },
     )
     selection_images: str = field(
@@ -44,16 +54,72 @@ class DataArguments:
     selection_masks: str = field(
         default="selection/masks", metadata={"help": "Folder of the masks of `selection_images`."}
     )
+    selection_ids: str | None = field(
+        default=None, metadata={"help": "List of the selection images. Default: all of `selection_images`."}
+    )
     test_images: str = field(
         default="test/images",
         metadata={"help": "Images of the final test, never trained on, used where the folder exists."},
     )
     test_masks: str = field(default="test/masks", metadata={"help": "Folder of the masks of `test_images`."})
+    test_ids: str | None = field(
+        default=None, metadata={"help": "List of the test images. Default: all of `test_images`."}
+    )
+    image_suffix: str = field(
+        default="", metadata={"help": "End of the images' names that is not part of the id, like `_photo`."}
+    )
+    mask_suffix: str = field(
+        default="", metadata={"help": "End of the masks' names that is not part of the id, like `_mask`."}
+    )
+
+    # dataset_format: huggingface
+    image_column: str = field(default="image", metadata={"help": "Column of the images (huggingface)."})
+    mask_column: str = field(default="mask", metadata={"help": "Column of the masks (huggingface)."})
+    id_column: str | None = field(
+        default=None, metadata={"help": "Column that names a row (huggingface). Default: split and number."}
+    )
+    labeled_split: str = field(default="train", metadata={"help": "Split with masks to train on."})
+    unlabeled_split: str = field(
+        default="unlabeled", metadata={"help": "Split to train on without masks, used where it exists."}
+    )
+    selection_split: str = field(
+        default="validation", metadata={"help": "Split to choose settings on, used where it exists."}
+    )
+    test_split: str = field(default="test", metadata={"help": "Split of the test, used where it exists."})
+
+    # classes and the meaning of masks and pixels
     id2label: str = field(
         default="id2label.json",
         metadata={"help": 'JSON file of the class names: {"0": "background", "1": "cat"}.'},
     )
+    class_names: list[str] | None = field(
+        default=None, metadata={"help": "Class names in the order of ids, in place of the `id2label` file."}
+    )
+    mask_values: dict[str, int] | str | None = field(
+        default=None,
+        metadata={"help": 'Class ids of mask values, as JSON: {"255": 1}. Other values stay as they are.'},
+    )
+    mask_colors: list[str] | None = field(
+        default=None,
+        metadata={"help": "Colours (#rrggbb) of the classes in colour masks, in the order of ids."},
+    )
+    reduce_labels: bool | None = field(
+        default=None, metadata={"help": "Masks count classes from 1: lower ids by one, and ignore 0."}
+    )
+    image_range: list[float] | None = field(
+        default=None,
+        metadata={
+            "help": "Values of 16-bit or float images that become 0 and 255; what is beyond is clipped."
+        },
+    )
+    image_mean: list[float] | None = field(
+        default=None, metadata={"help": "Mean of each channel in 0 to 1. Default: ImageNet's."}
+    )
+    image_std: list[float] | None = field(
+        default=None, metadata={"help": "Standard deviation of each channel. Default: ImageNet's."}
+    )
 
+    # roles
     num_labeled: int | None = field(
         default=None,
         metadata={"help": "Keep this many labels, drawn by `split_seed`; the rest becomes unlabeled."},
@@ -63,6 +129,9 @@ class DataArguments:
     split_seed: int = field(
         default=0, metadata={"help": "Seed of every drawn split, and of the images of `shapes`."}
     )
+    balanced_split: bool = field(
+        default=False, metadata={"help": "Draw the `num_labeled` labels so that rare classes are covered."}
+    )
     selection_share: float = field(
         default=0.1,
         metadata={
@@ -71,8 +140,32 @@ class DataArguments:
         },
     )
 
+    # views and sampling
     crop_size: int = field(default=96, metadata={"help": "Side of the square training crop, in pixels."})
     scale_range: list[float] = field(
         default_factory=lambda: [0.5, 2.0],
         metadata={"help": "Range of the random resize before the crop, relative to the image's longer side."},
     )
+    device_views: bool = field(
+        default=False,
+        metadata={
+            "help": "Make the strong views on the accelerator: same draws, less work for workers, RGB only."
+        },
+    )
+    unlabeled_ratio: int = field(
+        default=1,
+        metadata={"help": "Unlabeled images a labeled one: B unlabeled go with B / ratio labeled."},
+    )
+    class_aware_sampling: bool = field(
+        default=False, metadata={"help": "Draw a class first, then a labeled image that shows it."}
+    )
+    rare_class_retries: int = field(
+        default=0,
+        metadata={
+            "help": "Draw a labeled crop anew up to this often when it misses its image's rare classes."
+        },
+    )
+
+    def __post_init__(self) -> None:
+        if isinstance(self.mask_values, str):
+            self.mask_values = json.loads(self.mask_values)

@@ -6,17 +6,21 @@ after a resume.
 """
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import torch
 from datasets import Dataset as HFDataset
 from torch.utils.data import Dataset, Sampler, default_collate
 
+from pos_hf.data.arguments import DataArguments
+from pos_hf.data.segmentation_data import SegmentationData
+from pos_hf.data.splits import count_labels
 from pos_hf.data.views import Views
 
 Key = tuple[int, int, int]
 Item = dict[str, dict[str, torch.Tensor]]
+
+NO_LABEL = -1  # a key's labeled index where the unlabeled row has no labeled partner
 
 
 class PairedDataset(Dataset[Item]):
@@ -27,13 +31,46 @@ class PairedDataset(Dataset[Item]):
         unlabeled: Rows of `image`.
         views: Makes the views.
         seed: Seed of every view.
+        unlabeled_ratio: Unlabeled rows a labeled one: only one key in so many has a labeled row.
+        shows_class: For class-aware sampling, whether each labeled row shows each class, bool [N, C].
     """
 
-    def __init__(self, labeled: HFDataset, unlabeled: HFDataset, views: Views, seed: int) -> None:
+    def __init__(
+        self,
+        labeled: HFDataset,
+        unlabeled: HFDataset,
+        views: Views,
+        seed: int,
+        unlabeled_ratio: int = 1,
+        shows_class: np.ndarray | None = None,
+    ) -> None:
         self.labeled = labeled.select_columns(["image", "mask"])
         self.unlabeled = unlabeled.select_columns(["image"])
         self.views = views
         self.seed = seed
+        self.unlabeled_ratio = unlabeled_ratio
+        self.shows_class = shows_class
+
+    @classmethod
+    def from_arguments(cls, data: SegmentationData, args: DataArguments, seed: int) -> "PairedDataset":
+        """Pair the training roles as the arguments say."""
+        counts = None
+        if args.class_aware_sampling or args.rare_class_retries:
+            counts = count_labels(data.labeled, data.num_classes)
+        return cls(
+            data.labeled,
+            data.unlabeled,
+            Views.from_arguments(args, rare_classes=() if counts is None else rare_classes(counts)),
+            seed,
+            args.unlabeled_ratio,
+            shows_class=counts > 0 if counts is not None and args.class_aware_sampling else None,
+        )
+
+    def sampler(self, seed: int) -> "PairSampler":
+        """The order in which training goes through this dataset."""
+        return PairSampler(
+            len(self.labeled), len(self.unlabeled), seed, self.unlabeled_ratio, self.shows_class
+        )
 
     def __len__(self) -> int:
         return len(self.unlabeled)
@@ -42,34 +79,56 @@ class PairedDataset(Dataset[Item]):
         """Make the views a key names.
 
         Returns:
-            {"labeled": {pixel_values uint8 [3,H,W], labels int64 [H,W]},
-            "unlabeled": {pixel_values uint8 [3,H,W], strong_pixel_values uint8 [K,3,H,W],
-            cutmix_boxes int64 [K,4] (top, left, height, width), padding_mask bool [H,W]}}
+            {"labeled": {pixel_values uint8 [3,H,W], labels int64 [H,W]} (absent without a labeled row),
+            "unlabeled": {pixel_values uint8 [3,H,W], strong_pixel_values uint8 [K,3,H,W] (or photometry
+            float32 [K,10]), cutmix_boxes int64 [K,4] (top, left, height, width), padding_mask bool [H,W]}}
         """
         _, labeled_index, unlabeled_index = key
-        row = self.labeled[labeled_index]
-        labeled = self.views.labeled(row["image"], row["mask"], np.random.default_rng([self.seed, 0, *key]))
         row = self.unlabeled[unlabeled_index]
-        unlabeled = self.views.unlabeled(row["image"], np.random.default_rng([self.seed, 1, *key]))
-        return {"labeled": _tensors(labeled), "unlabeled": _tensors(unlabeled)}
+        views = {"unlabeled": self.views.unlabeled(row["image"], self._generator(1, key))}
+        if labeled_index != NO_LABEL:
+            row = self.labeled[labeled_index]
+            views["labeled"] = self.views.labeled(row["image"], row["mask"], self._generator(0, key))
+        return {
+            group: {name: torch.from_numpy(array) for name, array in arrays.items()}
+            for group, arrays in views.items()
+        }
+
+    def _generator(self, stream: int, key: Key) -> np.random.Generator:
+        # + 1: a seed cannot hold NO_LABEL, which is negative
+        return np.random.default_rng([self.seed, stream, *(index + 1 for index in key)])
 
 
 class PairSampler(Sampler[Key]):
     """Keys of one epoch: each unlabeled row once, in random order, beside labeled rows that repeat.
 
-    The n-th pair of the whole run takes the n-th row of an endless sequence of shuffles of the labeled set,
-    so labeled rows are used equally often whatever the two sizes.
+    The n-th labeled row of a run is the n-th of an endless sequence of shuffles of the labeled set, so that
+    labeled rows are used equally often whatever the two sizes. In class-aware sampling it is a row that
+    shows a class drawn uniformly among those that occur.
 
     Args:
         num_labeled: Labeled rows.
         num_unlabeled: Unlabeled rows, the length of an epoch.
         seed: Seed of the order.
+        unlabeled_ratio: See `PairedDataset`.
+        shows_class: See `PairedDataset`.
     """
 
-    def __init__(self, num_labeled: int, num_unlabeled: int, seed: int) -> None:
+    def __init__(
+        self,
+        num_labeled: int,
+        num_unlabeled: int,
+        seed: int,
+        unlabeled_ratio: int = 1,
+        shows_class: np.ndarray | None = None,
+    ) -> None:
         self.num_labeled = num_labeled
         self.num_unlabeled = num_unlabeled
         self.seed = seed
+        self.unlabeled_ratio = unlabeled_ratio
+        self.rows_by_class = None
+        if shows_class is not None:
+            self.rows_by_class = [rows for rows in map(np.flatnonzero, shows_class.T) if rows.size]
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -81,20 +140,34 @@ class PairSampler(Sampler[Key]):
     def __iter__(self) -> Iterator[Key]:
         epoch = self.epoch
         order = np.random.default_rng([self.seed, 0, epoch]).permutation(self.num_unlabeled)
-        shuffle = np.empty(0, np.int64)
-        shuffle_number = -1
+        first_draw = epoch * -(-self.num_unlabeled // self.unlabeled_ratio)
+        labeled = self._labeled_indices(first_draw)
         for position, unlabeled_index in enumerate(order.tolist()):
-            number, labeled_position = divmod(epoch * self.num_unlabeled + position, self.num_labeled)
-            if number != shuffle_number:
-                shuffle_number = number
-                shuffle = np.random.default_rng([self.seed, 1, number]).permutation(self.num_labeled)
-            yield epoch, int(shuffle[labeled_position]), unlabeled_index
+            has_partner = position % self.unlabeled_ratio == 0
+            yield epoch, next(labeled) if has_partner else NO_LABEL, unlabeled_index
+
+    def _labeled_indices(self, draw: int) -> Iterator[int]:
+        """The labeled rows from the run's `draw`-th on, without an end."""
+        while self.rows_by_class is not None:
+            rng = np.random.default_rng([self.seed, 2, draw])
+            yield int(rng.choice(self.rows_by_class[rng.integers(len(self.rows_by_class))]))
+            draw += 1
+        shuffle_number, position = divmod(draw, self.num_labeled)
+        while True:
+            shuffle = np.random.default_rng([self.seed, 1, shuffle_number]).permutation(self.num_labeled)
+            yield from shuffle[position:].tolist()
+            shuffle_number, position = shuffle_number + 1, 0
+
+
+def rare_classes(counts: np.ndarray) -> tuple[int, ...]:
+    """Classes with fewer pixels than the median class that occurs; `counts` is int [N, C]."""
+    pixels = counts.sum(0)
+    return tuple(np.flatnonzero((pixels > 0) & (pixels < np.median(pixels[pixels > 0]))).tolist())
 
 
 def collate(items: list[Item]) -> dict[str, dict[str, torch.Tensor]]:
-    """Stack items along a new first dimension."""
-    return default_collate(items)
-
-
-def _tensors(arrays: dict[str, Any]) -> dict[str, torch.Tensor]:
-    return {name: torch.from_numpy(array) for name, array in arrays.items()}
+    """Stack the views of each group along a new first dimension; items without a labeled row add none."""
+    return {
+        group: default_collate([item[group] for item in items if group in item])
+        for group in ("labeled", "unlabeled")
+    }

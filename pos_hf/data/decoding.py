@@ -1,67 +1,168 @@
-"""From a stored picture to what the package sees: RGB images and one-channel masks. No augmentation."""
+"""From a stored picture to what the package sees: uint8 images and one-channel masks. No augmentation."""
 
+import io
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from datasets import Dataset, Features, Image, Value
 from PIL import Image as PILImage
+from PIL import ImageColor, ImageOps
 
+from pos_hf.data.arguments import DataArguments
+from pos_hf.data.segmentation_data import IGNORE_INDEX
 from pos_hf.errors import InputError
 
-Batch = dict[str, list[Any]]
+Stored = dict[str, Any]
+"""A picture in a dataset: {"path": str | None, "bytes": bytes | None}."""
+
+STORED_IMAGE = Image(decode=False)
+DEEP_MODES = ("I", "F", "I;16", "I;16B", "I;16L")
 
 
-def decode_rows(batch: Batch) -> Batch:
-    """Bring a batch's images to RGB and its masks to one uint8 channel (a `Dataset` transform)."""
-    decoded = dict(batch)
-    if "image" in batch:
-        decoded["image"] = [image.convert("RGB") for image in batch["image"]]
-    if "mask" in batch:
-        decoded["mask"] = [to_class_ids(mask) for mask in batch["mask"]]
-    return decoded
+@dataclass(frozen=True)
+class RowDecoder:
+    """Decodes a batch of rows (the transform of every `Dataset` of the package).
 
-
-def to_class_ids(mask: PILImage.Image) -> PILImage.Image:
-    """Read a mask as class ids.
+    A row's `image` becomes a PIL RGB image, or uint8 [H, W, C] where it is stored as such an array (.npy);
+    its `mask` becomes a PIL "L" image of class ids, 255 = ignore.
 
     Args:
-        mask: PIL image of one channel: grayscale, palette (its indices are the ids), 1 or 16 bits.
+        mask_values: Class id of a mask value; values not named stay as they are.
+        mask_colors: (R, G, B) of each class id, for masks painted in colours.
+        reduce_labels: Masks count classes from 1, and 0 is ignored.
+        image_range: Values of deep (16-bit or float) images that become 0 and 255.
+    """
 
-    Returns:
-        PIL "L" image of class ids.
+    mask_values: tuple[tuple[int, int], ...] = ()
+    mask_colors: tuple[tuple[int, ...], ...] = ()
+    reduce_labels: bool = False
+    image_range: tuple[float, float] | None = None
+
+    @classmethod
+    def from_arguments(cls, args: DataArguments) -> "RowDecoder":
+        assert not isinstance(args.mask_values, str)  # parsed on construction
+        return cls(
+            mask_values=tuple((int(old), new) for old, new in (args.mask_values or {}).items()),
+            mask_colors=tuple(ImageColor.getrgb(color) for color in args.mask_colors or ()),
+            reduce_labels=bool(args.reduce_labels),
+            image_range=None if args.image_range is None else (args.image_range[0], args.image_range[1]),
+        )
+
+    def __call__(self, batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        decoders = {"image": self.image, "mask": self.mask}
+        return {
+            name: [decoders[name](stored) for stored in column] if name in decoders else column
+            for name, column in batch.items()
+        }
+
+    def image(self, stored: Stored) -> PILImage.Image | np.ndarray:
+        """Decode an image.
+
+        Raises:
+            InputError: It cannot be read, or is deep and `image_range` is not given.
+        """
+        name = stored["path"] or "an image"
+        if name.endswith(".npy"):
+            return self._to_bytes(np.load(name), name)
+        picture = read_picture(stored)
+        if picture.mode in DEEP_MODES:
+            picture = PILImage.fromarray(self._to_bytes(np.asarray(picture), name))
+        return picture.convert("RGB")
+
+    def _to_bytes(self, values: np.ndarray, name: str) -> np.ndarray:
+        if values.dtype == np.uint8:
+            return values
+        if self.image_range is None:
+            raise InputError(
+                f"{name} holds {values.dtype} values from {values.min()} to {values.max()}: set "
+                "`image_range: [LOW, HIGH]` to the values that are to become black and white"
+            )
+        low, high = self.image_range
+        return np.clip((values - low) * (255 / (high - low)) + 0.5, 0, 255).astype(np.uint8)
+
+    def mask(self, stored: Stored) -> PILImage.Image:
+        """Decode a mask.
+
+        Raises:
+            InputError: It cannot be read, has colours no class is known for, or ids beyond 255.
+        """
+        name = stored["path"] or "a mask"
+        picture = read_picture(stored)
+        if self.mask_colors:
+            return PILImage.fromarray(self._color_ids(np.asarray(picture.convert("RGB"), np.int32), name))
+        values = np.asarray(picture)
+        if values.ndim != 2:
+            raise InputError(
+                f"the mask {name} is painted in colours ({picture.mode}) where one channel of class ids is "
+                "expected: list the classes' colours in `mask_colors`"
+            )
+        ids = self._lookup[values]
+        if ids.max(initial=0) > IGNORE_INDEX:
+            raise InputError(
+                f"the mask {name} holds the value {ids.max()}, but class ids go from 0 to 254 and 255 means "
+                "ignore: give it a class id in `mask_values`"
+            )
+        return PILImage.fromarray(ids.astype(np.uint8))
+
+    @cached_property
+    def _lookup(self) -> np.ndarray:
+        """Class id of every 16-bit mask value."""
+        ids = np.arange(1 << 16)
+        if self.reduce_labels:
+            ids[1:IGNORE_INDEX] -= 1
+            ids[0] = IGNORE_INDEX
+        for old, new in self.mask_values:
+            ids[old] = new
+        return ids
+
+    def _color_ids(self, colors: np.ndarray, name: str) -> np.ndarray:
+        codes = colors @ [1 << 16, 1 << 8, 1]
+        known = np.array(self.mask_colors) @ [1 << 16, 1 << 8, 1]
+        order = np.argsort(known)
+        nearest = order[np.searchsorted(known, codes, sorter=order).clip(max=len(known) - 1)]
+        unknown = np.unique(codes[known[nearest] != codes])
+        if unknown.size:
+            listed = ", ".join(f"#{code:06x}" for code in unknown[:5])
+            raise InputError(
+                f"the mask {name} has colours that no class has ({listed}): add them to `mask_colors`"
+            )
+        return nearest.astype(np.uint8)
+
+
+def read_picture(stored: Stored) -> PILImage.Image:
+    """Open a stored picture upright (its EXIF orientation applied).
 
     Raises:
-        InputError: The mask has several channels, or ids beyond 255.
+        InputError: It is missing, truncated or no picture.
     """
-    ids = np.asarray(mask)
-    if ids.ndim != 2:
+    source = stored["path"] if stored["bytes"] is None else io.BytesIO(stored["bytes"])
+    try:
+        with PILImage.open(source) as picture:
+            return ImageOps.exif_transpose(picture)
+    except (OSError, SyntaxError) as error:  # Pillow raises SyntaxError for broken PNG chunks
         raise InputError(
-            f"a mask has {ids.shape[2]} channels where one channel of class ids is expected: "
-            "turn its colours into class ids first"
-        )
-    if ids.max(initial=0) > 255:
-        raise InputError(
-            f"a mask holds the id {ids.max()}, but class ids go from 0 to 254 and 255 means ignore"
-        )
-    return PILImage.fromarray(ids.astype(np.uint8))
+            f"{stored['path'] or 'a stored picture'} cannot be read: {error}; replace it"
+        ) from error
 
 
 def rows_to_dataset(ids: Sequence[str], images: Sequence[Any], masks: Sequence[Any] | None = None) -> Dataset:
-    """Make a `Dataset` of rows that decode lazily.
+    """Make a `Dataset` of rows that decode when they are read.
 
     Args:
         ids: A name for each row.
         images: A path, or a PIL image, for each row.
         masks: The same for the masks; None for unlabeled rows.
     """
-    columns = {"id": list(ids), "image": [_storable(image) for image in images]}
-    features = {"id": Value("string"), "image": Image()}
+    columns: dict[str, list[Any]] = {"id": list(ids), "image": [_storable(image) for image in images]}
+    features = {"id": Value("string"), "image": STORED_IMAGE}
     if masks is not None:
         columns["mask"] = [_storable(mask) for mask in masks]
-        features["mask"] = Image()
-    return Dataset.from_dict(columns, features=Features(features)).with_transform(decode_rows)
+        features["mask"] = STORED_IMAGE
+    return Dataset.from_dict(columns, features=Features(features)).with_transform(RowDecoder())
 
 
 def _storable(picture: Any) -> Any:

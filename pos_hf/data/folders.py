@@ -1,6 +1,5 @@
 """Images and masks in plain folders, with or without lists of ids. Other sources have their own files."""
 
-import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -9,11 +8,13 @@ from typing import NamedTuple
 from datasets import Dataset
 
 from pos_hf.data.arguments import DataArguments
+from pos_hf.data.class_names import read_id2label
 from pos_hf.data.decoding import rows_to_dataset
 from pos_hf.data.segmentation_data import SegmentationData, voc_palette
 from pos_hf.errors import InputError
 
 IMAGE_SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
+ARRAY_SUFFIX = ".npy"  # images of more than three channels, [H, W, C]
 
 Files = dict[str, str]
 """Path by id; the id is the path inside the folder, without its suffix."""
@@ -39,23 +40,28 @@ def load_folders(args: DataArguments) -> SegmentationData:
             f"the dataset folder {root} does not exist: `dataset` is an existing folder, or `shapes` for "
             "the generated images"
         )
-    labeled, unlabeled = _training_rows(root, args)
-    id2label = read_id2label(root / args.id2label)
+    selection = _scored_rows(args, args.selection_images, args.selection_masks, args.selection_ids)
+    test = _scored_rows(args, args.test_images, args.test_masks, args.test_ids)
+    labeled, unlabeled = _training_rows(
+        args, held_out={row.image for row in (selection or []) + (test or [])}
+    )
+    id2label = read_id2label(args)
     return SegmentationData(
         name=root.resolve().name,
         labeled=to_dataset(labeled, masked=True),
         unlabeled=to_dataset(unlabeled, masked=False),
-        selection=_masked_folder(root, args.selection_images, args.selection_masks),
-        test=_masked_folder(root, args.test_images, args.test_masks),
+        selection=None if selection is None else to_dataset(selection, masked=True),
+        test=None if test is None else to_dataset(test, masked=True),
         id2label=id2label,
         palette=voc_palette(len(id2label)),
     )
 
 
-def _training_rows(root: Path, args: DataArguments) -> tuple[list[Row], list[Row]]:
-    images = list_images(root / args.images)
-    masks = list_images(root / args.masks)
-    extra = list_images(root / args.unlabeled) if (root / args.unlabeled).is_dir() else {}
+def _training_rows(args: DataArguments, held_out: set[str]) -> tuple[list[Row], list[Row]]:
+    root = Path(args.dataset)
+    images = list_images(root / args.images, args.image_suffix)
+    masks = list_images(root / args.masks, args.mask_suffix)
+    extra = list_images(root / args.unlabeled, args.image_suffix) if (root / args.unlabeled).is_dir() else {}
     extra = {f"{args.unlabeled}/{id}": path for id, path in extra.items()}
     if args.labeled_ids is None:
         labeled = pair_all(images, masks)
@@ -63,18 +69,25 @@ def _training_rows(root: Path, args: DataArguments) -> tuple[list[Row], list[Row
         labeled = read_rows(root / args.labeled_ids, root, images, masks)
     if args.unlabeled_ids is not None:
         return labeled, read_rows(root / args.unlabeled_ids, root, images | extra, None)
-    taken = {row.image for row in labeled}
+    taken = held_out | {row.image for row in labeled}
     return labeled, [Row(id, path) for id, path in (images | extra).items() if path not in taken]
 
 
-def _masked_folder(root: Path, images: str, masks: str) -> Dataset | None:
-    if not (root / images).is_dir():
+def _scored_rows(args: DataArguments, images_name: str, masks_name: str, ids: str | None) -> list[Row] | None:
+    root = Path(args.dataset)
+    if not (root / images_name).is_dir():
         return None
-    return to_dataset(pair_all(list_images(root / images), list_images(root / masks)), masked=True)
+    images = list_images(root / images_name, args.image_suffix)
+    masks = list_images(root / masks_name, args.mask_suffix)
+    return pair_all(images, masks) if ids is None else read_rows(root / ids, root, images, masks)
 
 
-def list_images(folder: Path) -> Files:
+def list_images(folder: Path, name_end: str = "") -> Files:
     """Find the images (or masks) of a folder and its subfolders.
+
+    Args:
+        folder: Where to look.
+        name_end: What their names end with before the suffix, not part of the id; others are passed over.
 
     Returns:
         Paths by id, sorted.
@@ -85,12 +98,13 @@ def list_images(folder: Path) -> Files:
     if not folder.is_dir():
         raise InputError(f"the folder {folder} does not exist: create it, or name another one in the config")
     found: Files = {}
-    for parent, _, names in os.walk(folder):
+    for parent, _, names in os.walk(folder, followlinks=True):
         inside = os.path.relpath(parent, folder).replace(os.sep, "/")
         for name in names:
             stem, suffix = os.path.splitext(name)
-            if suffix.lower() not in IMAGE_SUFFIXES:
+            if suffix.lower() not in IMAGE_SUFFIXES | {ARRAY_SUFFIX} or not stem.endswith(name_end):
                 continue
+            stem = stem.removesuffix(name_end)
             id = stem if inside == "." else f"{inside}/{stem}"
             path = os.path.join(parent, name)
             if id in found:
@@ -117,9 +131,15 @@ def _mask_of(id: str, image: str, masks: Files) -> str:
     return masks[id]
 
 
+def orphan_masks(args: DataArguments) -> list[str]:
+    """Paths of the training masks that no image has."""
+    root = Path(args.dataset)
+    images = list_images(root / args.images, args.image_suffix)
+    return [path for id, path in list_images(root / args.masks, args.mask_suffix).items() if id not in images]
+
+
 def read_rows(list_file: Path, root: Path, images: Files, masks: Files | None) -> list[Row]:
-    """Read a list of rows: a line is an id, or the published form, `image mask`, two paths relative to the
-    root.
+    """Read a list of rows: a line is an id, or (the published form) an image's and a mask's path.
 
     Args:
         list_file: Text file.
@@ -134,6 +154,7 @@ def read_rows(list_file: Path, root: Path, images: Files, masks: Files | None) -
         raise InputError(
             f"the list {list_file} does not exist: write it, one id a line, or leave its option out"
         )
+    ids = {path: id for id, path in images.items()}
     rows = []
     for line in filter(None, map(str.strip, list_file.read_text().splitlines())):
         if line in images:
@@ -141,32 +162,14 @@ def read_rows(list_file: Path, root: Path, images: Files, masks: Files | None) -
             rows.append(Row(line, images[line], mask))
             continue
         image, *rest = line.split()
-        paths = [root / image] if masks is None else [root / part for part in (image, *rest)]
-        if (masks is not None and len(paths) != 2) or not all(path.is_file() for path in paths):
+        paths = [str(root / part) for part in ([image] if masks is None else [image, *rest])]
+        if (masks is not None and len(paths) != 2) or not all(map(os.path.isfile, paths)):
             raise InputError(
                 f'{list_file} lists "{line}", which is neither an image\'s name without suffix nor a pair of '
                 "existing files: correct that line"
             )
-        rows.append(Row(os.path.splitext(image)[0], *map(str, paths)))
+        rows.append(Row(ids.get(paths[0], os.path.splitext(image)[0]), *paths))
     return rows
-
-
-def read_id2label(path: Path) -> dict[int, str]:
-    """Read the class names by id, in order.
-
-    Raises:
-        InputError: The file is missing, no JSON object, or its ids are not 0 to C-1.
-    """
-    example = '{"0": "background", "1": "cat"}'
-    if not path.is_file():
-        raise InputError(f"the class names {path} do not exist: write a JSON file like {example}")
-    try:
-        names = {int(id): str(label) for id, label in json.loads(path.read_text()).items()}
-    except (ValueError, AttributeError) as error:
-        raise InputError(f"{path} does not hold a JSON object like {example}: {error}") from error
-    if sorted(names) != list(range(len(names))):
-        raise InputError(f"{path} has the ids {sorted(names)}, but class ids are 0, 1, 2, ... without gaps")
-    return dict(sorted(names.items()))
 
 
 def to_dataset(rows: Iterable[Row], *, masked: bool) -> Dataset:

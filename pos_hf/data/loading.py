@@ -1,11 +1,17 @@
 """The one way into the data: options in, checked roles out. Each source is in its own file."""
 
+import dataclasses
+
 from pos_hf.data.arguments import DataArguments
+from pos_hf.data.benchmarks import BENCHMARKS
+from pos_hf.data.decoding import RowDecoder
 from pos_hf.data.folders import load_folders
+from pos_hf.data.hub import load_huggingface
 from pos_hf.data.segmentation_data import SegmentationData
 from pos_hf.data.shapes import load_shapes
 from pos_hf.data.splits import assign_roles
 from pos_hf.data.validation import validate
+from pos_hf.errors import InputError
 
 
 def load_data(args: DataArguments) -> SegmentationData:
@@ -14,7 +20,33 @@ def load_data(args: DataArguments) -> SegmentationData:
     Raises:
         InputError: The data cannot be trained on as it is.
     """
-    data = load_shapes(args) if args.dataset == "shapes" else load_folders(args)
-    data = assign_roles(data, args)
+    data = load_roles(args)
     validate(data)
     return data
+
+
+def load_roles(args: DataArguments) -> SegmentationData:
+    """Load a dataset and assign its roles; whether its files can be used is not looked at."""
+    if args.dataset == "shapes":
+        return assign_roles(load_shapes(args), args)
+    if args.dataset_format in BENCHMARKS:
+        args = BENCHMARKS[args.dataset_format](args)
+        data = load_folders(args)
+    elif args.dataset_format == "huggingface":
+        data = load_huggingface(args)
+    elif args.dataset_format == "folders":
+        data = load_folders(args)
+    else:
+        known = ", ".join(["folders", "huggingface", *BENCHMARKS])
+        raise InputError(f"dataset_format {args.dataset_format!r} is unknown: use one of {known}")
+    return assign_roles(_with_decoder(data, RowDecoder.from_arguments(args)), args)
+
+
+def _with_decoder(data: SegmentationData, decoder: RowDecoder) -> SegmentationData:
+    return dataclasses.replace(
+        data,
+        labeled=data.labeled.with_transform(decoder),
+        unlabeled=data.unlabeled.with_transform(decoder),
+        selection=data.selection and data.selection.with_transform(decoder),
+        test=data.test and data.test.with_transform(decoder),
+    )

@@ -1,12 +1,13 @@
 """Which rows play which role: labels drawn by seed, a selection set carved from them. No source."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 from datasets import Dataset, concatenate_datasets
+from tqdm import tqdm
 
 from pos_hf.data.arguments import DataArguments
-from pos_hf.data.decoding import decode_rows
 from pos_hf.data.segmentation_data import SegmentationData
 from pos_hf.errors import InputError
 
@@ -19,9 +20,10 @@ def assign_roles(data: SegmentationData, args: DataArguments) -> SegmentationDat
     Raises:
         InputError: Fewer rows than asked for, or a training role is empty.
     """
-    data = _keep_labels(data, args.num_labeled, args.split_seed)
+    if args.num_labeled is not None and args.num_labeled != len(data.labeled):
+        data = _keep_labels(data, args)
     if data.selection is None:
-        data = _carve_selection(data, args.selection_share, args.split_seed)
+        data = _carve_selection(data, args)
     data = replace(data, unlabeled=_draw(data.unlabeled, args.num_unlabeled, "unlabeled", args.split_seed))
     if data.test is not None:
         # not drawn by split_seed: runs with different splits are compared on one test set
@@ -29,36 +31,85 @@ def assign_roles(data: SegmentationData, args: DataArguments) -> SegmentationDat
     for role, rows in (("labeled", data.labeled), ("unlabeled", data.unlabeled)):
         if len(rows) == 0:
             raise InputError(
-                f"there is no {role} image in {args.dataset}: add some, or correct the lists of ids"
+                f"there is no {role} image in {args.dataset}: add some, correct the lists of ids, or set "
+                "num_labeled to turn labeled images into unlabeled ones"
             )
     return data
 
 
-def _keep_labels(data: SegmentationData, count: int | None, seed: int) -> SegmentationData:
-    kept = _draw_indices(data.labeled, count, "labeled", seed)
-    released = np.setdiff1d(np.arange(len(data.labeled)), kept)
-    if released.size == 0:
-        return data
+def write_split(data: SegmentationData, folder: Path) -> None:
+    """Write the ids of every role as ROLE.txt, one a line: `labeled_ids` and its likes read them back."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for role, rows in (data.masked_roles | {"unlabeled": data.unlabeled}).items():
+        (folder / f"{role}.txt").write_text("\n".join([*rows["id"], ""]))
+
+
+def count_labels(rows: Dataset, num_classes: int) -> np.ndarray:
+    """Count each class's pixels in each mask; int64 [len(rows), num_classes], ignored pixels left out."""
+    masks = rows.select_columns("mask")
+    counts = [
+        np.bincount(np.asarray(row["mask"]).ravel(), minlength=256)[:num_classes]
+        for row in tqdm(masks, desc="counting labels", unit="mask", delay=2, leave=False)
+    ]
+    return np.array(counts, np.int64).reshape(-1, num_classes)
+
+
+def balanced_order(counts: np.ndarray, seed: int) -> list[int]:
+    """Order masks so that the first n of them show every class about equally often, for every n.
+
+    Greedy: the next mask is one that shows the class seen in the fewest masks so far (rarer ones first among
+    equals); which of them is random.
+
+    Args:
+        counts: Pixels of each class in each mask, [N, C].
+        seed: Seed of the choice.
+    """
+    shows = counts > 0
+    frequency = shows.sum(0)
+    rng = np.random.default_rng(seed)
+    left, order = np.ones(len(counts), bool), []
+    seen = np.zeros(counts.shape[1], np.int64)
+    while left.any():
+        available = (shows & left[:, None]).any(0)
+        ranked = np.lexsort((frequency, np.where(available, seen, len(counts) + 1)))
+        candidates = np.flatnonzero(left & shows[:, ranked[0]] if available.any() else left)
+        chosen = int(rng.choice(candidates))
+        order.append(chosen)
+        left[chosen] = False
+        seen += shows[chosen]
+    return order
+
+
+def _keep_labels(data: SegmentationData, args: DataArguments) -> SegmentationData:
+    if args.balanced_split:
+        order = np.array(balanced_order(count_labels(data.labeled, data.num_classes), args.split_seed))
+    else:
+        order = np.random.default_rng(args.split_seed).permutation(len(data.labeled))
+    kept, released = _cut(order, args.num_labeled, "labeled")
     rows = data.labeled.select(released).select_columns(["id", "image"])
+    decoder = rows.format["format_kwargs"]["transform"]
     unlabeled = concatenate_datasets([rows.with_format(None), data.unlabeled.with_format(None)])
-    return replace(data, labeled=data.labeled.select(kept), unlabeled=unlabeled.with_transform(decode_rows))
+    return replace(data, labeled=data.labeled.select(kept), unlabeled=unlabeled.with_transform(decoder))
 
 
-def _carve_selection(data: SegmentationData, share: float, seed: int) -> SegmentationData:
-    carved = _draw_indices(data.labeled, int(share * len(data.labeled)), "labeled", seed)
-    if carved.size == 0:
+def _carve_selection(data: SegmentationData, args: DataArguments) -> SegmentationData:
+    count = int(args.selection_share * len(data.labeled))
+    if count == 0:
         return data
-    rest = np.setdiff1d(np.arange(len(data.labeled)), carved)
+    carved, rest = _cut(
+        np.random.default_rng(args.split_seed).permutation(len(data.labeled)), count, "labeled"
+    )
     return replace(data, selection=data.labeled.select(carved), labeled=data.labeled.select(rest))
 
 
 def _draw(rows: Dataset, count: int | None, role: str, seed: int) -> Dataset:
-    return rows if count is None else rows.select(_draw_indices(rows, count, role, seed))
-
-
-def _draw_indices(rows: Dataset, count: int | None, role: str, seed: int) -> np.ndarray:
     if count is None:
-        return np.arange(len(rows))
-    if not 0 <= count <= len(rows):
-        raise InputError(f"{count} {role} images are asked for, but there are {len(rows)}: lower num_{role}")
-    return np.sort(np.random.default_rng(seed).permutation(len(rows))[:count])
+        return rows
+    return rows.select(_cut(np.random.default_rng(seed).permutation(len(rows)), count, role)[0])
+
+
+def _cut(order: np.ndarray, count: int | None, role: str) -> tuple[np.ndarray, np.ndarray]:
+    """The first `count` indices of an order and the others, both sorted."""
+    if count is None or not 0 <= count <= len(order):
+        raise InputError(f"{count} {role} images are asked for, but there are {len(order)}: lower num_{role}")
+    return np.sort(order[:count]), np.sort(order[count:])

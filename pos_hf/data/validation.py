@@ -1,11 +1,11 @@
 """What must hold before training: masks can be read, fit their images and hold known ids. Repairs nothing."""
 
 import numpy as np
-from datasets import Dataset
-from datasets import Image as ImageFeature
 from tqdm import tqdm
 
+from pos_hf.data.decoding import Stored
 from pos_hf.data.segmentation_data import IGNORE_INDEX, SegmentationData
+from pos_hf.data.views import Picture
 from pos_hf.errors import InputError
 
 
@@ -16,33 +16,51 @@ def validate(data: SegmentationData) -> None:
         InputError: names the first file that cannot be read, has another size than its image, or unknown ids.
     """
     for role, rows in data.masked_roles.items():
+        stored = rows.with_format(None)
         for index in tqdm(range(len(rows)), desc=f"checking {role} masks", unit="mask", delay=2, leave=False):
-            _check_row(rows, index, data.num_classes)
+            row = rows[index]
+            name = mask_name(stored[index])
+            require_same_size(row["image"], row["mask"], name)
+            require_known_ids(
+                np.bincount(np.asarray(row["mask"]).ravel(), minlength=256), data.num_classes, name
+            )
 
 
-def _check_row(rows: Dataset, index: int, num_classes: int) -> None:
-    try:
-        row = rows[index]
-    except (InputError, OSError) as error:
-        raise InputError(f"{_mask_name(rows, index)} or its image cannot be used: {error}") from error
-    image, mask = row["image"], row["mask"]
-    if image.size != mask.size:
-        raise InputError(
-            f"the mask {_mask_name(rows, index)} is {mask.width} x {mask.height} pixels, but its image is "
-            f"{image.width} x {image.height}: give both the same size"
-        )
-    present = np.flatnonzero(np.bincount(np.asarray(mask).ravel()))
-    unknown = present[(present >= num_classes) & (present != IGNORE_INDEX)]
-    if unknown.size:
-        raise InputError(
-            f"the mask {_mask_name(rows, index)} holds the ids {unknown.tolist()}, but the {num_classes} "
-            f"classes have ids 0 to {num_classes - 1} (and 255 means ignore): correct the mask, or `id2label`"
-        )
-
-
-def _mask_name(rows: Dataset, index: int) -> str:
+def mask_name(stored_row: dict[str, Stored]) -> str:
     """The mask's path, or its row's id where masks are stored inside the dataset."""
-    row = (
-        rows.with_format(None).cast_column("mask", ImageFeature(decode=False)).remove_columns("image")[index]
+    return stored_row["mask"]["path"] or str(stored_row["id"])
+
+
+def require_same_size(image: Picture, mask: Picture, name: str) -> None:
+    """Compare an image with its mask.
+
+    Raises:
+        InputError: Their sizes differ.
+    """
+    (image_height, image_width), (height, width) = (
+        np.asarray(picture).shape[:2] for picture in (image, mask)
     )
-    return row["mask"]["path"] or row["id"]
+    if (image_height, image_width) != (height, width):
+        raise InputError(
+            f"the mask {name} is {width} x {height} pixels, but its image is {image_width} x {image_height}: "
+            "give both the same size"
+        )
+
+
+def require_known_ids(counts: np.ndarray, num_classes: int, name: str) -> None:
+    """Look for ids without a class.
+
+    Args:
+        counts: Pixels of each id in a mask, int [256].
+        num_classes: Classes have ids 0 to num_classes - 1.
+        name: The mask's, for the message.
+
+    Raises:
+        InputError: There is one that is not 255.
+    """
+    unknown = [id for id in np.flatnonzero(counts).tolist() if num_classes <= id != IGNORE_INDEX]
+    if unknown:
+        raise InputError(
+            f"the mask {name} holds the ids {unknown}, but the {num_classes} classes have ids 0 to "
+            f"{num_classes - 1} (and 255 means ignore): correct the mask, or add the classes"
+        )

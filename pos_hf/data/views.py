@@ -25,6 +25,10 @@ BLUR_SIGMA = (0.1, 2.0)  # pixels
 CUTMIX_AREA = (0.02, 0.4)  # share of the crop
 CUTMIX_ASPECT = (0.3, 1 / 0.3)  # height / width
 
+HUE = 3  # among the jitter's operations: brightness, contrast, saturation, hue
+
+Picture = Image.Image | np.ndarray
+
 
 class Geometry(NamedTuple):
     """One draw of resize, crop and flip, in pixels of the resized image."""
@@ -48,9 +52,13 @@ class Photometry(NamedTuple):
     contrast: float = 1.0
     saturation: float = 1.0
     hue: float = 0.0
-    order: tuple[int, int, int, int] = (0, 1, 2, 3)
+    order: tuple[int, ...] = (0, 1, 2, 3)
     grayscale: bool = False
     sigma: float = 0.0
+
+    def to_row(self) -> list[float]:
+        """The ten numbers device_views.py reads."""
+        return [*self[:4], *self.order, self.grayscale, self.sigma]
 
 
 def draw_geometry(
@@ -71,16 +79,14 @@ def draw_geometry(
     return Geometry(width, height, left, top, bool(rng.random() < 0.5))
 
 
-def apply_geometry(picture: Image.Image, geometry: Geometry, crop_size: int, *, fill: int = 0) -> Image.Image:
-    """Resize, pad on the right and at the bottom with `fill`, crop, flip.
-
-    Args:
-        picture: An image (resized bilinearly) or a one-channel "L" map of class ids (nearest).
-        geometry: What to do.
-        crop_size: Side of the square that comes out.
-        fill: Value of the padding: 0 in images, 255 in masks.
-    """
-    resample = Image.Resampling.NEAREST if picture.mode == "L" else Image.Resampling.BILINEAR
+def apply_geometry(
+    picture: Image.Image,
+    geometry: Geometry,
+    crop_size: int,
+    resample: Image.Resampling = Image.Resampling.BILINEAR,
+    fill: int = 0,
+) -> Image.Image:
+    """Resize, pad on the right and at the bottom with `fill`, crop to a square, flip."""
     picture = picture.resize((geometry.width, geometry.height), resample)
     pad_right, pad_bottom = max(crop_size - geometry.width, 0), max(crop_size - geometry.height, 0)
     if pad_right or pad_bottom:
@@ -92,26 +98,27 @@ def apply_geometry(picture: Image.Image, geometry: Geometry, crop_size: int, *, 
 
 def draw_photometry(rng: Generator) -> Photometry:
     """Draw the photometric part of one strong view."""
-    jitter: dict[str, float | tuple[int, ...]] = {}
+    draw = Photometry()
     if rng.random() < JITTER_PROBABILITY:
-        factors = rng.uniform(1 - JITTER_STRENGTH, 1 + JITTER_STRENGTH, 3).tolist()
-        jitter = dict(zip(("brightness", "contrast", "saturation"), factors, strict=True))
-        jitter["hue"] = float(rng.uniform(-HUE_STRENGTH, HUE_STRENGTH))
-        jitter["order"] = tuple(rng.permutation(4).tolist())
+        brightness, contrast, saturation = rng.uniform(1 - JITTER_STRENGTH, 1 + JITTER_STRENGTH, 3).tolist()
+        hue = float(rng.uniform(-HUE_STRENGTH, HUE_STRENGTH))
+        draw = Photometry(brightness, contrast, saturation, hue, tuple(rng.permutation(4).tolist()))
     grayscale = bool(rng.random() < GRAYSCALE_PROBABILITY)
     sigma = float(rng.uniform(*BLUR_SIGMA)) if rng.random() < BLUR_PROBABILITY else 0.0
-    return Photometry(**jitter, grayscale=grayscale, sigma=sigma)  # type: ignore[arg-type]
+    return draw._replace(grayscale=grayscale, sigma=sigma)
 
 
 def apply_photometry(image: Image.Image, photometry: Photometry) -> Image.Image:
-    """Apply colour jitter, then grayscale, then blur to an RGB image."""
+    """Apply colour jitter, then grayscale, then blur to an RGB image, or its brightness part to a channel."""
+    colored = image.mode == "RGB"
     enhancers = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)
+    factors = (photometry.brightness, photometry.contrast, photometry.saturation)
     for operation in photometry.order:
-        if operation == 3:
+        if operation == HUE and colored:
             image = _shift_hue(image, photometry.hue)
-        elif photometry[operation] != 1.0:
-            image = enhancers[operation](image).enhance(photometry[operation])  # type: ignore[arg-type]
-    if photometry.grayscale:
+        elif operation < HUE and factors[operation] != 1.0:
+            image = enhancers[operation](image).enhance(factors[operation])
+    if photometry.grayscale and colored:
         image = image.convert("L").convert("RGB")
     return image.filter(ImageFilter.GaussianBlur(photometry.sigma)) if photometry.sigma else image
 
@@ -142,48 +149,73 @@ def draw_cutmix_box(crop_size: int, rng: Generator) -> tuple[int, int, int, int]
 class Views:
     """Makes the views of a row, as uint8 arrays.
 
+    Images are PIL RGB images, or uint8 [H, W, C] arrays of any number of channels; those know brightness,
+    contrast and blur, but no saturation, hue or grayscale.
+
     Args:
         crop_size: Side of the square crop, in pixels.
         num_strong_views: Strong views of each unlabeled image.
         scale_range: Range of the long side after resizing, relative to the original.
+        on_device: Leave the strong views to device_views.py, and send it the draws.
+        rare_classes: Class ids a labeled crop should show where its image does.
+        rare_class_retries: How often such a crop is drawn anew.
     """
 
     crop_size: int
     num_strong_views: int = 2
     scale_range: tuple[float, float] = (0.5, 2.0)
+    on_device: bool = False
+    rare_classes: tuple[int, ...] = ()
+    rare_class_retries: int = 0
 
     @classmethod
-    def from_arguments(cls, args: DataArguments) -> "Views":
+    def from_arguments(cls, args: DataArguments, rare_classes: tuple[int, ...] = ()) -> "Views":
         low, high = args.scale_range
-        return cls(args.crop_size, scale_range=(low, high))
+        return cls(
+            args.crop_size,
+            scale_range=(low, high),
+            on_device=args.device_views,
+            rare_classes=rare_classes,
+            rare_class_retries=args.rare_class_retries,
+        )
 
-    def labeled(self, image: Image.Image, mask: Image.Image, rng: Generator) -> dict[str, np.ndarray]:
-        """Weak view of a labeled row: pixel_values uint8 [3, H, W], labels int64 [H, W] (255 on padding)."""
-        geometry = draw_geometry(image.size, self.crop_size, self.scale_range, rng)
-        weak = apply_geometry(image, geometry, self.crop_size)
-        labels = apply_geometry(mask, geometry, self.crop_size, fill=IGNORE_INDEX)
+    def labeled(self, image: Picture, mask: Image.Image, rng: Generator) -> dict[str, np.ndarray]:
+        """Weak view of a labeled row: pixel_values uint8 [C, H, W], labels int64 [H, W] (255 on padding)."""
+        rare = np.intersect1d(self.rare_classes, np.asarray(mask)) if self.rare_class_retries else np.empty(0)
+        for _ in range(1 + self.rare_class_retries):
+            geometry = draw_geometry(mask.size, self.crop_size, self.scale_range, rng)
+            labels = apply_geometry(
+                mask, geometry, self.crop_size, Image.Resampling.NEAREST, fill=IGNORE_INDEX
+            )
+            if rare.size == 0 or np.isin(rare, np.asarray(labels)).any():
+                break
+        weak = [apply_geometry(band, geometry, self.crop_size) for band in to_pictures(image)]
         return {"pixel_values": to_channels_first(weak), "labels": np.asarray(labels, np.int64)}
 
-    def unlabeled(self, image: Image.Image, rng: Generator) -> dict[str, np.ndarray]:
+    def unlabeled(self, image: Picture, rng: Generator) -> dict[str, np.ndarray]:
         """Weak and strong views of an unlabeled row, all of one geometry.
 
         Returns:
-            pixel_values uint8 [3, H, W]; strong_pixel_values uint8 [K, 3, H, W]; cutmix_boxes int64 [K, 4];
-            padding_mask bool [H, W], True on padding.
+            pixel_values uint8 [C, H, W]; cutmix_boxes int64 [K, 4]; padding_mask bool [H, W], True on
+            padding; and strong_pixel_values uint8 [K, C, H, W] or, for device_views.py, photometry float32
+            [K, 10].
         """
-        geometry = draw_geometry(image.size, self.crop_size, self.scale_range, rng)
-        weak = apply_geometry(image, geometry, self.crop_size)
-        strong = [apply_photometry(weak, draw_photometry(rng)) for _ in range(self.num_strong_views)]
+        pictures = to_pictures(image)
+        geometry = draw_geometry(pictures[0].size, self.crop_size, self.scale_range, rng)
+        weak = [apply_geometry(picture, geometry, self.crop_size) for picture in pictures]
+        draws = [draw_photometry(rng) for _ in range(self.num_strong_views)]
         boxes = [draw_cutmix_box(self.crop_size, rng) for _ in range(self.num_strong_views)]
-        shape = (self.num_strong_views, 3, self.crop_size, self.crop_size)
-        return {
+        item = {
             "pixel_values": to_channels_first(weak),
-            "strong_pixel_values": np.array([to_channels_first(view) for view in strong], np.uint8).reshape(
-                shape
-            ),
             "cutmix_boxes": np.array(boxes, np.int64).reshape(-1, 4),
             "padding_mask": padding_mask(geometry, self.crop_size),
         }
+        if self.on_device:
+            item["photometry"] = np.array([draw.to_row() for draw in draws], np.float32)
+        else:
+            strong = [[apply_photometry(picture, draw) for picture in weak] for draw in draws]
+            item["strong_pixel_values"] = np.stack([to_channels_first(view) for view in strong])
+        return item
 
 
 def padding_mask(geometry: Geometry, crop_size: int) -> np.ndarray:
@@ -193,6 +225,13 @@ def padding_mask(geometry: Geometry, crop_size: int) -> np.ndarray:
     return mask[:, ::-1].copy() if geometry.flip else mask
 
 
-def to_channels_first(image: Image.Image) -> np.ndarray:
-    """An RGB image as uint8 [3, H, W]."""
-    return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
+def to_pictures(image: Picture) -> list[Image.Image]:
+    """One RGB picture, or one "L" picture a channel of a [H, W, C] array."""
+    if isinstance(image, Image.Image):
+        return [image]
+    return [Image.fromarray(channel) for channel in np.moveaxis(image, -1, 0)]
+
+
+def to_channels_first(pictures: list[Image.Image]) -> np.ndarray:
+    """Pictures as one uint8 [C, H, W] array."""
+    return np.concatenate([np.atleast_3d(np.asarray(picture)).transpose(2, 0, 1) for picture in pictures])

@@ -1,0 +1,94 @@
+"""`pos-hf check-data CONFIG`: reads a whole dataset and says what is wrong with it and how to mend it."""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pos_hf.errors import InputError
+
+if TYPE_CHECKING:
+    from pos_hf.data.checks import DataReport, Finding
+
+SHOWN = 5  # findings of one kind that are listed one by one
+
+
+def main(argv: list[str]) -> int:
+    """Run the command.
+
+    Args:
+        argv: The command's own arguments.
+
+    Returns:
+        0 where training can start, 2 where it cannot.
+
+    Raises:
+        InputError: The config cannot be used.
+    """
+    args, overrides = parser().parse_known_args(argv)
+
+    from pos_hf.cli.config import parse_config
+    from pos_hf.data import DataArguments
+    from pos_hf.data.checks import check_data
+    from pos_hf.data.splits import write_split
+
+    if args.config.suffix in (".yaml", ".yml", ".json"):
+        data_args = parse_config(args.config, overrides)[1]
+    elif overrides:
+        raise InputError(f"{overrides[0]} needs a config file to override; {args.config} is none")
+    else:
+        data_args = DataArguments(dataset=str(args.config))
+    report = check_data(data_args)
+    print(summary(report))
+    if args.write_split is not None and report.data is not None:
+        write_split(report.data, args.write_split)
+        print(f"the split {report.data.split_hash()} is written to {args.write_split}")
+    return 2 if report.has_errors else 0
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command's arguments."""
+    parser = argparse.ArgumentParser(
+        prog="pos-hf check-data",
+        description="Read every image and mask, list defects, and name the config lines that mend them.",
+        epilog="Further --key value pairs override the config.",
+    )
+    parser.add_argument("config", type=Path, help="a config file, a folder, or `shapes`")
+    parser.add_argument("--write-split", type=Path, help="folder to write the ids of every role to")
+    return parser
+
+
+def summary(report: "DataReport") -> str:
+    """The report in plain text: images, label histogram, findings, config lines."""
+    lines = []
+    if report.data is not None:
+        rows = ", ".join(f"{count} {role}" for role, count in report.num_rows.items())
+        lines += [f"{report.data.name}: {rows}; split {report.data.split_hash()}", ""]
+        lines += [*_histogram(report), ""]
+    groups: dict[tuple[str, str], list[Finding]] = {}
+    for finding in report.findings:
+        kind = (finding.severity, finding.problem.replace(finding.where, "it"))
+        groups.setdefault(kind, []).append(finding)
+    for (severity, problem), findings in sorted(groups.items()):
+        lines.append(f"{severity}: {findings[0].role} {findings[0].where}: {problem}")
+        lines += [f"    also {finding.role} {finding.where}" for finding in findings[1:SHOWN]]
+        if len(findings) > SHOWN:
+            lines.append(f"    and {len(findings) - SHOWN} more")
+    remedies = dict.fromkeys(finding.remedy for finding in report.findings if finding.remedy)
+    if remedies:
+        lines += ["", "add to the config:", *(f"    {remedy}" for remedy in remedies)]
+    counts = {severity: 0 for severity in ("error", "warning", "note")}
+    for finding in report.findings:
+        counts[finding.severity] += 1
+    lines += ["", ", ".join(f"{count} {severity}s" for severity, count in counts.items())]
+    return "\n".join(lines)
+
+
+def _histogram(report: "DataReport") -> list[str]:
+    assert report.data is not None
+    names = report.data.id2label
+    width = max(map(len, names.values()))
+    lines = [f"{'share of labeled pixels':<{width + 4}}" + "".join(f"{r:>12}" for r in report.label_counts)]
+    for id, name in names.items():
+        shares = (counts[id] / max(counts.sum(), 1) for counts in report.label_counts.values())
+        lines.append(f"{id:>3} {name:<{max(width, 19)}}" + "".join(f"{share:>12.2%}" for share in shares))
+    return lines

@@ -1,0 +1,115 @@
+"""Strong views on the accelerator, from the draws that workers send. The Pillow reference is in views.py.
+
+A worker draws the same `Photometry` for either path, so a key names the same view wherever it is made. The
+pictures agree to rounding, except that Pillow blurs with three box filters and this module with the Gaussian
+they approximate. No step waits for the device.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from pos_hf.data.views import HUE
+
+LUMA = (0.299, 0.587, 0.114)  # ITU-R 601, Pillow's "L"
+BLUR_RADIUS = 6  # three times the largest sigma
+
+
+def add_strong_views(unlabeled: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Replace a batch's draws by the strong views they describe.
+
+    Args:
+        unlabeled: pixel_values uint8 [B, 3, H, W] and, from workers that left the strong views to the device,
+            photometry float32 [B, K, 10].
+
+    Returns:
+        The same with strong_pixel_values uint8 [B, K, 3, H, W] in place of photometry.
+    """
+    if "photometry" not in unlabeled:
+        return unlabeled
+    strong = apply_photometry(unlabeled["pixel_values"], unlabeled["photometry"])
+    return {name: value for name, value in unlabeled.items() if name != "photometry"} | {
+        "strong_pixel_values": strong
+    }
+
+
+def apply_photometry(pixel_values: Tensor, photometry: Tensor) -> Tensor:
+    """Colour jitter, grayscale and blur, each image with its own draws.
+
+    Args:
+        pixel_values: uint8 [B, 3, H, W].
+        photometry: float32 [B, K, 10], rows of `Photometry.to_row`.
+
+    Returns:
+        uint8 [B, K, 3, H, W].
+    """
+    batch, views = photometry.shape[:2]
+    draws = photometry.flatten(0, 1)
+    images = pixel_values.float().repeat_interleave(views, dim=0)
+    factors, hue, order, grayscale, sigma = draws.split([3, 1, 4, 1, 1], dim=1)
+    # hue is costly and the rest is not: blends before it, hue, blends after it, with factor 1 where not due
+    hue_position = (order == HUE).int().argmax(dim=1)
+    for position in range(4):
+        images = _blend(images, factors, order[:, position], due=position < hue_position)
+    images = _shift_hue(images, hue[:, 0])
+    for position in range(4):
+        images = _blend(images, factors, order[:, position], due=position > hue_position)
+    images = torch.where(grayscale[:, :, None, None] > 0, _luma(images).round(), images)
+    images = _blur(images, sigma[:, 0])
+    return images.round().to(torch.uint8).unflatten(0, (batch, views))
+
+
+def _blend(images: Tensor, factors: Tensor, operation: Tensor, due: Tensor) -> Tensor:
+    """Move each image towards (or away from) black, its mean gray or its own gray; [N, 3, H, W]."""
+    operation = operation.long()
+    gray = _luma(images).round()
+    mean = (gray.mean(dim=(1, 2, 3), keepdim=True) + 0.5).floor()
+    black = torch.zeros_like(mean)
+    target = torch.where(_column(operation == 1), mean, black)
+    target = torch.where(_column(operation == 2), gray, target)
+    factor = factors.gather(1, operation.clamp(max=2)[:, None])[:, 0]
+    factor = torch.where(due, factor, torch.ones_like(factor))
+    return torch.lerp(target.expand_as(images), images, _column(factor)).clamp(0, 255).floor()
+
+
+def _shift_hue(images: Tensor, turns: Tensor) -> Tensor:
+    """Rotate the hue of RGB images in 0 to 255, [N, 3, H, W], in steps of 1/255 turn."""
+    shift = (turns * 255).trunc() / 256
+    high, low = images.amax(dim=1), images.amin(dim=1)
+    chroma = high - low
+    safe = chroma.clamp(min=1)
+    red, green, blue = images.unbind(dim=1)
+    sector = torch.where(
+        high == red,
+        (green - blue) / safe,
+        torch.where(high == green, 2 + (blue - red) / safe, 4 + (red - green) / safe),
+    )
+    hue = (sector / 6 + shift[:, None, None]) % 1 * 6
+    # distance of the hue from each primary's plateau gives the channel (Smith 1978, without the six cases)
+    offsets = torch.tensor([5.0, 3.0, 1.0], device=images.device).view(1, 3, 1, 1)
+    ramp = (hue[:, None] + offsets) % 6
+    channel = high[:, None] - chroma[:, None] * torch.minimum(ramp, 4 - ramp).clamp(0, 1)
+    return torch.where(_column(shift != 0), channel.round(), images)
+
+
+def _blur(images: Tensor, sigma: Tensor) -> Tensor:
+    """Blur each image with its own Gaussian, separably, edges repeated; sigma 0 leaves an image as it is."""
+    offsets = torch.arange(-BLUR_RADIUS, BLUR_RADIUS + 1, device=images.device)
+    weights = torch.exp(-0.5 * (offsets / sigma.clamp(min=0.1)[:, None]) ** 2)
+    weights = weights / weights.sum(dim=1, keepdim=True)
+    count, channels, height, width = images.shape
+    kernels = weights.repeat_interleave(channels, dim=0)[:, None]
+    flat = F.pad(images.reshape(1, -1, height, width), [BLUR_RADIUS] * 4, mode="replicate")
+    flat = F.conv2d(flat, kernels[:, :, None, :], groups=count * channels)
+    flat = F.conv2d(flat, kernels[:, :, :, None], groups=count * channels)
+    return torch.where(_column(sigma > 0), flat.view_as(images), images)
+
+
+def _luma(images: Tensor) -> Tensor:
+    weights = torch.tensor(LUMA, device=images.device).view(1, 3, 1, 1)
+    return (images * weights).sum(dim=1, keepdim=True)
+
+
+def _column(values: Tensor) -> Tensor:
+    """[N] -> [N, 1, 1, 1]."""
+    return values.view(-1, 1, 1, 1)

@@ -1,0 +1,63 @@
+"""Rows of a Hugging Face dataset by column names: a Hub id, parquet files, or `save_to_disk`'s."""
+
+from pathlib import Path
+
+from datasets import Dataset, DatasetDict, load_dataset, load_from_disk
+
+from pos_hf.data.arguments import DataArguments
+from pos_hf.data.class_names import read_id2label
+from pos_hf.data.decoding import STORED_IMAGE
+from pos_hf.data.segmentation_data import SegmentationData, voc_palette
+from pos_hf.errors import InputError
+
+
+def load_huggingface(args: DataArguments) -> SegmentationData:
+    """Read the splits and columns that the arguments name.
+
+    Raises:
+        InputError: There is no such split or column.
+    """
+    root = Path(args.dataset)
+    splits = (
+        load_from_disk(args.dataset) if (root / "dataset_dict.json").is_file() else load_dataset(args.dataset)
+    )
+    if args.labeled_split not in splits:
+        raise InputError(
+            f"{args.dataset} has no split {args.labeled_split!r}: set labeled_split to one of "
+            f"{', '.join(splits)}"
+        )
+    labeled = _rows(splits, args.labeled_split, args, masked=True)
+    assert labeled is not None
+    unlabeled = _rows(splits, args.unlabeled_split, args, masked=False)
+    id2label = read_id2label(args)
+    return SegmentationData(
+        name=args.dataset if not root.is_dir() else root.resolve().name,
+        labeled=labeled,
+        unlabeled=labeled.select([]).remove_columns("mask") if unlabeled is None else unlabeled,
+        selection=_rows(splits, args.selection_split, args, masked=True),
+        test=_rows(splits, args.test_split, args, masked=True),
+        id2label=id2label,
+        palette=voc_palette(len(id2label)),
+    )
+
+
+def _rows(splits: DatasetDict, split: str, args: DataArguments, *, masked: bool) -> Dataset | None:
+    if split not in splits:
+        return None
+    rows = splits[split]
+    names = {"id": args.id_column, "image": args.image_column} | (
+        {"mask": args.mask_column} if masked else {}
+    )
+    for column in filter(None, names.values()):
+        if column not in rows.column_names:
+            raise InputError(
+                f"the split {split!r} of {args.dataset} has no column {column!r}: its columns are "
+                f"{', '.join(rows.column_names)}"
+            )
+    rows = rows.select_columns([column for column in names.values() if column is not None])
+    rows = rows.rename_columns({column: name for name, column in names.items() if column not in (None, name)})
+    if args.id_column is None:
+        rows = rows.add_column("id", [f"{split}_{index:06d}" for index in range(len(rows))])
+    for column in names.keys() - {"id"}:
+        rows = rows.cast_column(column, STORED_IMAGE)
+    return rows
