@@ -28,7 +28,7 @@ def interpolate_positions_as_published(embeddings: Any, tokens: Tensor, height: 
 
     Args:
         embeddings: the `Dinov2Embeddings` with `position_embeddings` [1, 1 + n_pretrained^2, D].
-        tokens: [B, 1 + height * width / patch^2, D]; only the token count is read.
+        tokens: not read; part of the method's signature.
         height: image height in pixels.
         width: image width in pixels.
 
@@ -36,15 +36,18 @@ def interpolate_positions_as_published(embeddings: Any, tokens: Tensor, height: 
         [1, 1 + height * width / patch^2, D].
     """
     positions = embeddings.position_embeddings
-    if tokens.shape[1] == positions.shape[1] and height == width:
-        return positions
     side = math.isqrt(positions.shape[1] - 1)
     patch_height, patch_width = embeddings.patch_embeddings.patch_size
+    rows, columns = height // patch_height, width // patch_width
+    if (rows, columns) == (side, side):
+        return positions
+    # the branch above is lost in an exported graph, so the offset has to vanish there by itself
+    offset = 0.1 * torch.sym_min(1, (rows - side) ** 2 + (columns - side) ** 2)
     dtype = torch.promote_types(positions.dtype, torch.float32)
     grid_NDHW = positions[:, 1:].to(dtype).unflatten(1, (side, side)).permute(0, 3, 1, 2)
     y, x = (
-        2 * (torch.arange(n, dtype=dtype, device=positions.device) + 0.5) / (n + 0.1) - 1
-        for n in (height // patch_height, width // patch_width)
+        2 * (torch.arange(n, dtype=dtype, device=positions.device) + 0.5) / (n + offset) - 1
+        for n in (rows, columns)
     )
     points_HW2 = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)
     grid_NDHW = F.grid_sample(grid_NDHW, points_HW2[None], "bicubic", "border", align_corners=False)

@@ -17,7 +17,7 @@ def difference(model: torch.nn.Module, path: Path) -> float:
     """Largest difference to torch at two sizes."""
     session = onnxruntime.InferenceSession(path)
     largest = 0.0
-    for shape in ((1, 3, 70, 70), (2, 3, 133, 90)):
+    for shape in ((1, 3, 70, 70), (2, 3, 133, 90)):  # the pretrained grid, and another
         images = torch.randn(shape)
         (logits,) = session.run(["logits"], {"pixel_values": images.numpy()})
         with torch.no_grad():
@@ -36,8 +36,8 @@ def test_the_command_writes_a_file_with_torchs_logits(tmp_path, capsys):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["dinov2", "dinov2_published_positions", "dinov3", "xception"])
-def test_every_architecture_exports(name, tmp_path):
+@pytest.mark.parametrize("name", ["dinov2", "dinov2_published_positions"])
+def test_vision_transformers_export(name, tmp_path):
     from pos_hf.models.export import export_onnx
 
     model = tiny_model(name).eval()

@@ -22,9 +22,7 @@ assert type(backbone).__module__ == "pos_hf.models.modeling_deep_stem_resnet"
     [
         "import pos_hf; from transformers import Trainer",
         pytest.param("from transformers import AutoModel; import pos_hf", marks=pytest.mark.slow),
-        pytest.param("import pos_hf.models.modeling_deeplabv3plus", marks=pytest.mark.slow),
         pytest.param("import pos_hf; from transformers import AutoFeatureExtractor", marks=pytest.mark.slow),
-        pytest.param("import pos_hf; import transformers.modeling_utils", marks=pytest.mark.slow),
     ],
 )
 def test_models_are_known_after(imports):
