@@ -21,56 +21,76 @@ def _dinov2_dpt(
     out_indices: list[int],
     neck: list[int],
     fusion: int,
-    *,
-    patch_size: int = 14,
-    image_size: int = 518,
     **backbone: Any,
 ) -> dict[str, Any]:
     backbone |= {"hidden_size": hidden_size, "num_hidden_layers": layers, "num_attention_heads": heads}
-    backbone |= {"patch_size": patch_size, "image_size": image_size, "out_indices": out_indices}
     return {
         "model_type": "dino_dpt",
-        "backbone_config": {"model_type": "dinov2", **backbone},
+        "backbone_config": {
+            "model_type": "dinov2",
+            "image_size": 518,
+            "out_indices": out_indices,
+            **backbone,
+        },
         "neck_hidden_sizes": neck,
         "fusion_hidden_size": fusion,
     }
 
 
-def _deeplabv3plus(backbone: dict[str, Any], **overrides: Any) -> dict[str, Any]:
-    return {"model_type": "deeplabv3plus", "backbone_config": backbone, **overrides}
-
-
-def _resnet(model_type: str, depths: list[int], **backbone: Any) -> dict[str, Any]:
-    return {"model_type": model_type, "depths": depths, "out_indices": [1, 4], **backbone}
+def _deeplabv3plus(backbone_type: str, depths: list[int]) -> dict[str, Any]:
+    return {
+        "model_type": "deeplabv3plus",
+        "backbone_config": {"model_type": backbone_type, "depths": depths, "out_indices": [1, 4]},
+    }
 
 
 # A preset is the content of a config.json. Sizes: the published code of UniMatch V1 (DeepLabV3+), V2 (DPT).
 PRESETS: dict[str, dict[str, Any]] = {
     # the two tiny ones are for training from scratch on a CPU
-    "dinov2_dpt_tiny": _dinov2_dpt(
-        128, 4, 4, [1, 2, 3, 4], [32, 32, 64, 64], 32, patch_size=8, image_size=128, mlp_ratio=2
-    ),
+    "dinov2_dpt_tiny": {
+        "model_type": "dino_dpt",
+        "backbone_config": {
+            "model_type": "dinov2",
+            "patch_size": 8,
+            "image_size": 128,
+            "hidden_size": 128,
+            "mlp_ratio": 2,
+            "num_attention_heads": 4,
+            "num_hidden_layers": 4,
+            "out_indices": [1, 2, 3, 4],
+        },
+        "neck_hidden_sizes": [32, 32, 64, 64],
+        "fusion_hidden_size": 32,
+    },
+    "deeplabv3plus_tiny": {
+        "model_type": "deeplabv3plus",
+        "backbone_config": {
+            "model_type": "resnet",
+            "layer_type": "basic",
+            "embedding_size": 32,
+            "hidden_sizes": [32, 64, 128, 128],
+            "depths": [1, 1, 1, 1],
+            "out_indices": [1, 4],
+        },
+        "aspp_channels": 64,
+        "decoder_channels": 64,
+    },
     "dinov2_dpt_small": _dinov2_dpt(384, 12, 6, [3, 6, 9, 12], [48, 96, 192, 384], 64),
     "dinov2_dpt_base": _dinov2_dpt(768, 12, 12, [3, 6, 9, 12], [96, 192, 384, 768], 128),
     "dinov2_dpt_large": _dinov2_dpt(1024, 24, 16, [5, 12, 18, 24], [256, 512, 1024, 1024], 256),
     "dinov2_dpt_giant": _dinov2_dpt(1536, 40, 24, [10, 20, 30, 40], [1536] * 4, 384, use_swiglu_ffn=True),
-    "deeplabv3plus_tiny": _deeplabv3plus(
-        _resnet(
-            "resnet", [1, 1, 1, 1], layer_type="basic", embedding_size=32, hidden_sizes=[32, 64, 128, 128]
-        ),
-        aspp_channels=64,
-        decoder_channels=64,
-    ),
     # transformers' ResNet, for weights such as microsoft/resnet-50
-    "deeplabv3plus_resnet50": _deeplabv3plus(_resnet("resnet", [3, 4, 6, 3])),
-    "deeplabv3plus_resnet101": _deeplabv3plus(_resnet("resnet", [3, 4, 23, 3])),
+    "deeplabv3plus_resnet50": _deeplabv3plus("resnet", [3, 4, 6, 3]),
+    "deeplabv3plus_resnet101": _deeplabv3plus("resnet", [3, 4, 23, 3]),
     # the published backbones
-    "deeplabv3plus_resnet50s": _deeplabv3plus(_resnet("deep_stem_resnet", [3, 4, 6, 3])),
-    "deeplabv3plus_resnet101s": _deeplabv3plus(_resnet("deep_stem_resnet", [3, 4, 23, 3])),
-    "deeplabv3plus_resnet152s": _deeplabv3plus(_resnet("deep_stem_resnet", [3, 8, 36, 3])),
-    "deeplabv3plus_xception65": _deeplabv3plus(
-        {"model_type": "aligned_xception", "out_indices": [1, 2]}, output_stride=None
-    ),
+    "deeplabv3plus_resnet50s": _deeplabv3plus("deep_stem_resnet", [3, 4, 6, 3]),
+    "deeplabv3plus_resnet101s": _deeplabv3plus("deep_stem_resnet", [3, 4, 23, 3]),
+    "deeplabv3plus_resnet152s": _deeplabv3plus("deep_stem_resnet", [3, 8, 36, 3]),
+    "deeplabv3plus_xception65": {
+        "model_type": "deeplabv3plus",
+        "backbone_config": {"model_type": "aligned_xception", "out_indices": [1, 2]},
+        "output_stride": None,  # the backbone brings its own
+    },
 }
 
 
@@ -101,7 +121,7 @@ def build_model(
     """
     overrides |= {"id2label": id2label, "label2id": {label: index for index, label in id2label.items()}}
     if name_or_path in PRESETS:
-        config = AutoConfig.for_model(**PRESETS[name_or_path], **overrides)
+        config = AutoConfig.for_model(**PRESETS[name_or_path] | overrides)
         model = AutoModelForSemanticSegmentation.from_config(config)
         if backbone_weights is not None:
             _load_backbone_weights(model.backbone, backbone_weights)

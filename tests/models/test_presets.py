@@ -6,6 +6,7 @@ from transformers import (
     AutoBackbone,
     AutoConfig,
     AutoModelForSemanticSegmentation,
+    ResNetForImageClassification,
     SegformerConfig,
     SegformerForSemanticSegmentation,
 )
@@ -101,6 +102,11 @@ def test_a_preset_gets_the_classes_and_extra_entries_of_the_configuration():
     assert model(torch.randn(1, 3, 40, 48)).logits.shape == (1, 3, 40, 48)
 
 
+def test_an_entry_of_a_preset_can_be_overridden():
+    model = build_model("deeplabv3plus_tiny", ID2LABEL, output_stride=8)
+    assert model.backbone(torch.randn(1, 3, 64, 64)).feature_maps[-1].shape[-1] == 8
+
+
 def test_a_folder_with_other_classes_keeps_its_weights_and_draws_a_new_classifier(tmp_path):
     tiny_model("resnet").save_pretrained(tmp_path)
     before = AutoModelForSemanticSegmentation.from_pretrained(tmp_path).state_dict()
@@ -126,6 +132,15 @@ def test_backbone_weights_fill_the_backbone_of_a_preset(tmp_path):
     assert all(
         torch.equal(a, b) for a, b in zip(source.parameters(), model.backbone.parameters(), strict=True)
     )
+
+
+def test_backbone_weights_may_come_from_a_classifier(tmp_path):
+    target = build_model("deeplabv3plus_tiny", ID2LABEL).backbone.config
+    source = ResNetForImageClassification(target)
+    source.save_pretrained(tmp_path)
+    model = build_model("deeplabv3plus_tiny", ID2LABEL, backbone_weights=str(tmp_path))
+    filled = model.backbone.state_dict()
+    assert all(torch.equal(value, filled[name]) for name, value in source.resnet.state_dict().items())
 
 
 def test_backbone_weights_of_another_network_are_refused(tmp_path):
