@@ -214,7 +214,9 @@ class Views:
             item["photometry"] = np.array([draw.to_row() for draw in draws], np.float32)
         else:
             strong = [[apply_photometry(picture, draw) for picture in weak] for draw in draws]
-            item["strong_pixel_values"] = np.stack([to_channels_first(view) for view in strong])
+            shape = (len(draws), *item["pixel_values"].shape)
+            arrays = [to_channels_first(view) for view in strong]
+            item["strong_pixel_values"] = np.array(arrays, np.uint8).reshape(shape)
         return item
 
 
