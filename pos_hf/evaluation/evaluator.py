@@ -81,23 +81,55 @@ def evaluate_images(
         accelerator = None
     rank, world = (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)
     mine = range(rank, len(dataset), world)
-    rows = DataLoader(
-        Subset(dataset, mine),
-        batch_size=None,
-        num_workers=num_workers,
-        collate_fn=partial(_prepare, image_processor=image_processor),
-        generator=torch.Generator(),  # evaluation in the middle of training must not touch its random numbers
-    )
     bar = tqdm(total=len(mine), desc=description, unit="img", disable=rank > 0, leave=False)
     was_training = model.training
     model.eval()
-    for indices, batch in _batches_of_one_shape(zip(mine, rows, strict=True), batch_size):
+    for indices, batch in image_batches(dataset, image_processor, mine, batch_size, num_workers):
         labels = torch.stack([item.labels for item in batch]).to(model.device)
         evaluation.add(indices, _predict(model, batch, inference or Inference()), labels)
         bar.update(len(batch))
     bar.close()
     model.train(was_training)
     return evaluation.finish(accelerator)
+
+
+def image_batches(
+    dataset: Dataset,
+    image_processor: BaseImageProcessor,
+    indices: Sequence[int],
+    batch_size: int,
+    num_workers: int = 0,
+) -> Iterator[tuple[list[int], list[Prepared]]]:
+    """Images in batches of one shape, in about their own order.
+
+    Args:
+        dataset: Rows of `image` and perhaps `mask`.
+        image_processor: Turns one PIL image into `pixel_values` [1, 3, H, W].
+        indices: Rows to take.
+        batch_size: Largest batch.
+        num_workers: Processes that decode images.
+
+    Yields:
+        Indices and images of a batch.
+    """
+    rows = DataLoader(
+        Subset(dataset, indices),
+        batch_size=None,
+        num_workers=num_workers,
+        collate_fn=partial(_prepare, image_processor=image_processor),
+        generator=torch.Generator(),  # evaluation in the middle of training must not touch its random numbers
+    )
+    waiting: dict[tuple, dict[int, Prepared]] = defaultdict(dict)
+    for index, item in zip(indices, rows, strict=True):
+        shape = (item.pixel_values.shape, item.size)
+        waiting[shape][index] = item
+        if len(waiting[shape]) < batch_size and sum(map(len, waiting.values())) < MAX_WAITING:
+            continue
+        fullest = max(waiting, key=lambda shape: len(waiting[shape]))
+        batch = waiting.pop(fullest)
+        yield list(batch), list(batch.values())
+    for batch in waiting.values():
+        yield list(batch), list(batch.values())
 
 
 def predict_images(
@@ -130,22 +162,6 @@ def _prepare(row: dict, image_processor: BaseImageProcessor) -> Prepared:
     pixel_values = image_processor(images=image, return_tensors="pt")["pixel_values"][0]
     labels = torch.tensor(np.asarray(row["mask"]) if "mask" in row else [], dtype=torch.int64)
     return Prepared(pixel_values, labels, (image.height, image.width))
-
-
-def _batches_of_one_shape(
-    rows: Iterator[tuple[int, Prepared]], batch_size: int
-) -> Iterator[tuple[list[int], list[Prepared]]]:
-    waiting: dict[tuple, dict[int, Prepared]] = defaultdict(dict)
-    for index, item in rows:
-        shape = (item.pixel_values.shape, item.size)
-        waiting[shape][index] = item
-        if len(waiting[shape]) < batch_size and sum(map(len, waiting.values())) < MAX_WAITING:
-            continue
-        fullest = max(waiting, key=lambda shape: len(waiting[shape]))
-        batch = waiting.pop(fullest)
-        yield list(batch), list(batch.values())
-    for batch in waiting.values():
-        yield list(batch), list(batch.values())
 
 
 def _predict(model: PreTrainedModel, batch: list[Prepared], inference: Inference) -> Tensor:

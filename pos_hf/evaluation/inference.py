@@ -62,7 +62,7 @@ def class_probabilities(
         for flipped in (False, True) if inference.flip else (False,):
             view = scaled.flip(-1) if flipped else scaled
             if inference.window is None:
-                probabilities = _whole(model, view, multiple, size)
+                probabilities = full_size_logits(model, view, multiple, size).softmax(1)
             else:
                 probabilities = _sliding_window(model, view, multiple, inference.window, inference.layout)
                 probabilities = _resize(probabilities, size)
@@ -97,10 +97,23 @@ def window_starts(size: int, window: int, layout: str) -> list[int]:
     return [*range(0, last, stride), last]
 
 
-def _whole(model: PreTrainedModel, pixel_values_NCHW: Tensor, multiple: int, size: tuple[int, int]) -> Tensor:
+def full_size_logits(
+    model: PreTrainedModel, pixel_values_NCHW: Tensor, multiple: int, size: tuple[int, int]
+) -> Tensor:
+    """Logits of the whole image, with graph where gradients are on.
+
+    Args:
+        model: A segmentation model.
+        pixel_values_NCHW: Normalised images, float [N, 3, H, W].
+        multiple: Each side is first resized to the nearest multiple of this many pixels.
+        size: (height, width) of the result in pixels.
+
+    Returns:
+        float32 [N, C, height, width].
+    """
     height, width = (max(1, int(side / multiple + 0.5)) * multiple for side in pixel_values_NCHW.shape[-2:])
     logits = predict_logits(model, _resize(pixel_values_NCHW, (height, width))).float()
-    return _resize(logits, size).softmax(1)
+    return _resize(logits, size)
 
 
 def _sliding_window(
@@ -115,7 +128,8 @@ def _sliding_window(
         for left in window_starts(width, window, layout):
             place = (..., slice(top, top + window), slice(left, left + window))
             crop = pixel_values_NCHW[place]
-            total[place] += _whole(model, crop, multiple, (crop.shape[-2], crop.shape[-1]))
+            logits = full_size_logits(model, crop, multiple, (crop.shape[-2], crop.shape[-1]))
+            total[place] += logits.softmax(1)
             seen[place] += 1
     return total / seen
 

@@ -162,6 +162,58 @@ def unsupervised_share(runs: Sequence[Run]) -> str | None:
     return _to_svg(draw, "share")
 
 
+def landscape_lines(runs: Sequence[Run], key: str) -> str | None:
+    """Paper Fig. 5 along one direction for every run that measured it.
+
+    Args:
+        runs: In the order of their colours.
+        key: "loss" or "mean_iou".
+
+    Returns:
+        SVG, or None when no run measured one dimension.
+    """
+
+    def draw(axes: Axes) -> bool:
+        drawn = False
+        for run, colour in zip(runs, RUN_COLOURS, strict=False):
+            if run.landscape and run.landscape[0]["dimensions"] == 1:
+                points = run.landscape[1:-1]
+                steps, values = [point["position"][0] for point in points], [point[key] for point in points]
+                axes.plot(steps, values, color=colour)
+                drawn = True
+        axes.axvline(0, color=MUTED, linewidth=0.8)
+        axes.set_xlabel("step along the direction")
+        return drawn
+
+    return _to_svg(draw, f"landscape-{key}")
+
+
+def landscape_contours(run: Run, colour: str, key: str) -> str | None:
+    """Paper Fig. 5 over two directions.
+
+    Args:
+        run: The run.
+        colour: Its colour.
+        key: "loss" or "mean_iou".
+
+    Returns:
+        SVG, or None when the run did not measure two dimensions.
+    """
+
+    def draw(axes: Axes) -> bool:
+        if not run.landscape or run.landscape[0]["dimensions"] != 2:
+            return False
+        side, points = run.landscape[0]["points"], run.landscape[1:-1]
+        values = np.array([point[key] for point in points]).reshape(side, side)
+        steps = [point["position"][1] for point in points[:side]]
+        lines = axes.contour(steps, steps, values, levels=12, colors=colour, linewidths=0.9)
+        axes.clabel(lines, fontsize=7, colors=MUTED)
+        axes.plot(0, 0, marker="+", color=INK)
+        return True
+
+    return _to_svg(draw, f"landscape-{key}-{run.name}")
+
+
 def _line(axes: Axes, points: tuple[np.ndarray, np.ndarray], colour: str, style: str) -> bool:
     """Draw the values, long noisy series faint under their running mean; False when there are none."""
     steps, values = _thinned(points)

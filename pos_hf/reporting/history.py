@@ -4,6 +4,7 @@ needed."""
 import json
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,13 @@ class Run:
         points = [(entry["step"], entry[key]) for entry in self.log if _finite(entry.get(key))]
         steps, values = np.array(points, dtype=float).reshape(-1, 2).T
         return steps, values
+
+    @cached_property
+    def landscape(self) -> list[dict[str, Any]]:
+        """The lines of landscape.jsonl: settings, points, sharpness; [] unless it was measured to the end."""
+        file = self.folder / "landscape.jsonl"
+        lines = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+        return lines if lines and "top_eigenvalue" in lines[-1] else []
 
     @property
     def examples(self) -> dict[str, Path]:

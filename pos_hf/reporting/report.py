@@ -18,6 +18,8 @@ from pos_hf.reporting.figures import (
     RUN_COLOURS,
     cosine,
     curves,
+    landscape_contours,
+    landscape_lines,
     norm_distributions,
     unsupervised_share,
 )
@@ -85,6 +87,8 @@ def write_report(folders: list[Path], out: Path) -> None:
         differences=_differences(runs),
         curves=training_figures(runs),
         conflict=conflict_figures(runs),
+        landscape=landscape_figures(runs),
+        sharpness=[{"name": run.name, **run.landscape[-1]} if run.landscape else None for run in runs],
         classes=_class_table(runs),
         examples=_examples(runs),
         legend=_legend(runs),
@@ -159,6 +163,22 @@ def conflict_figures(runs: Sequence[Run]) -> list[Figure]:
     if share_svg:
         caption = "Unsupervised weight divided by the sum of both; for POS this is αᵘ."
         figures.append(Figure("Fig. 3b · unsupervised weight", share_svg, caption))
+    return figures
+
+
+def landscape_figures(runs: Sequence[Run]) -> list[Figure]:
+    """The paper's Fig. 5 for the runs whose landscape was measured."""
+    figures = []
+    for key, title in (("loss", "training loss"), ("mean_iou", "test mIoU")):
+        svg = landscape_lines(runs, key)
+        if svg:
+            caption = "One filter-normalised direction, the same for all runs."
+            figures.append(Figure(f"Fig. 5 · {title}", svg, caption))
+        for run, colour in zip(runs, RUN_COLOURS, strict=False):
+            contours = landscape_contours(run, colour, key)
+            if contours:
+                caption = "Two filter-normalised directions; + is the trained model."
+                figures.append(Figure(f"Fig. 5 · {title} · {run.name}", contours, caption))
     return figures
 
 

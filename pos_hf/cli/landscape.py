@@ -1,0 +1,63 @@
+"""`pos-hf landscape RUN [RUN ...] --data DATA`: loss and mIoU around trained weights, the report's Fig. 5."""
+
+import argparse
+from pathlib import Path
+
+
+def main(argv: list[str]) -> int:
+    """Run the command.
+
+    Args:
+        argv: The command's own arguments.
+
+    Returns:
+        0.
+
+    Raises:
+        InputError: A model or the data cannot be used, or a landscape was begun with other settings.
+    """
+    args = parser().parse_args(argv)
+
+    from accelerate import PartialState
+
+    from pos_hf.cli.evaluate import load_rows
+    from pos_hf.evaluation import label_names, load_for_inference
+    from pos_hf.reporting.landscape import LANDSCAPE_FILE, batches_of, write_landscape
+
+    device = PartialState().device
+    for run in args.runs:
+        model, image_processor = load_for_inference(str(run), device)
+        data, test_role = load_rows(args.data, None, label_names(model))
+        write_landscape(
+            model,
+            batches_of(data.labeled, image_processor, device, args.train_images),
+            batches_of(data.masked_roles[test_role], image_processor, device, args.test_images),
+            run / LANDSCAPE_FILE,
+            points=args.points,
+            dimensions=args.dimensions,
+            radius=args.radius,
+            seed=args.seed,
+            description=run.name,
+        )
+    print(f"measured; now: pos-hf report {' '.join(map(str, args.runs))}")
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command's arguments."""
+    parser = argparse.ArgumentParser(
+        prog="pos-hf landscape",
+        description="Measure training loss and test mIoU around trained weights, along the same directions "
+        "for every run, and the sharpness of the minimum. An interrupted measurement is continued.",
+    )
+    parser.add_argument("runs", nargs="+", type=Path, help="output folders of training runs")
+    parser.add_argument("--data", required=True, help="`shapes` or the config the runs were trained with")
+    parser.add_argument("--points", type=int, default=21, help="points along each direction, odd")
+    parser.add_argument("--dimensions", type=int, choices=(1, 2), default=1, help="number of directions")
+    parser.add_argument(
+        "--radius", type=float, default=1.0, help="largest step; 1 is the weights' own length"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of the directions")
+    parser.add_argument("--train_images", type=int, default=16, help="labeled images of the training loss")
+    parser.add_argument("--test_images", type=int, default=64, help="test images of the mIoU")
+    return parser
