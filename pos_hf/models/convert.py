@@ -193,7 +193,9 @@ def load_tensors(source: Path, weights: str | None) -> Weights:
     else:
         try:
             content = torch.load(source, map_location="cpu", weights_only=True)
-        except (pickle.UnpicklingError, RuntimeError) as error:
+        except (RuntimeError, EOFError) as error:
+            raise InputError(f"{source} is no checkpoint, or a damaged one: {error}") from error
+        except pickle.UnpicklingError as error:
             reason = str(error).strip().splitlines()[0]
             raise InputError(
                 f"{source} holds more than tensors and is not read, as that could run code: {reason}"

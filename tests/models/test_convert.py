@@ -176,6 +176,13 @@ def test_an_unknown_naming_is_refused_with_its_first_names(tmp_path):
         convert_checkpoint(tmp_path / "other.pth")
 
 
+def test_a_damaged_file_is_refused(tmp_path):
+    path = write(v1_weights(), tmp_path)
+    path.write_bytes(path.read_bytes()[:10_000])
+    with pytest.raises(InputError, match="damaged"):
+        convert_checkpoint(path)
+
+
 def test_a_missing_file_is_refused(tmp_path):
     with pytest.raises(InputError, match="is no file"):
         convert_checkpoint(tmp_path / "absent.pth")
