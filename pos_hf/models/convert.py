@@ -193,12 +193,13 @@ def load_tensors(source: Path, weights: str | None) -> Weights:
     else:
         try:
             content = torch.load(source, map_location="cpu", weights_only=True)
-        except (RuntimeError, EOFError) as error:
+        except (RuntimeError, OSError, EOFError) as error:
             raise InputError(f"{source} is no checkpoint, or a damaged one: {error}") from error
         except pickle.UnpicklingError as error:
-            reason = str(error).strip().splitlines()[0]
+            # torch's own text goes on to advise unsafe loading
+            reason = str(error).partition("WeightsUnpickler error: ")[2].splitlines()
             raise InputError(
-                f"{source} holds more than tensors and is not read, as that could run code: {reason}"
+                f"{source} is damaged or holds more than tensors, which could run code: {''.join(reason[:1])}"
             ) from error
     keys = [weights] if weights else ["model_ema", "model", "state_dict"]
     wrapper = next((key for key in keys if isinstance(content.get(key), dict)), None)
