@@ -200,7 +200,7 @@ def load_tensors(source: Path, weights: str | None) -> Weights:
             reason = str(error).partition("WeightsUnpickler error: ")[2].partition(". ")[0]
             raise InputError(
                 f"{source} is damaged or holds more than tensors, which could run code "
-                f"({reason or 'not a pickle of tensors'})"
+                f"({reason.splitlines()[0] if reason else 'not a pickle of tensors'})"
             ) from error
     keys = [weights] if weights else ["model_ema", "model", "state_dict"]
     wrapper = next((key for key in keys if isinstance(content.get(key), dict)), None)
