@@ -197,10 +197,10 @@ def load_tensors(source: Path, weights: str | None) -> Weights:
             raise InputError(f"{source} is no checkpoint, or a damaged one: {error}") from error
         except pickle.UnpicklingError as error:
             # torch's own text goes on to advise unsafe loading
-            reason = str(error).partition("WeightsUnpickler error: ")[2].partition(". ")[0]
+            reason = str(error).partition("WeightsUnpickler error: ")[2].partition(". ")[0].strip()
             raise InputError(
-                f"{source} is damaged or holds more than tensors, which could run code "
-                f"({reason.splitlines()[0] if reason else 'not a pickle of tensors'})"
+                f"{source} is damaged or holds more than tensors, which could run code: "
+                f"{reason.partition(chr(10))[0] or 'no pickle of tensors'}"
             ) from error
     keys = [weights] if weights else ["model_ema", "model", "state_dict"]
     wrapper = next((key for key in keys if isinstance(content.get(key), dict)), None)
