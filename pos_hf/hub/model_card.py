@@ -62,9 +62,7 @@ def write_model_card(
         example=next((f"examples/{name}/overlay.png" for name in run.examples), None),
         conflict=_conflict(run),
         protocol=json.dumps({key: value for key, value in facts.items() if key not in CARD_FACTS}),
-        references=[
-            text for text in (STRATEGIES.get(facts["strategy"]), METHODS.get(facts["method"])) if text
-        ],
+        references=_references(facts) if facts["num_unlabeled"] else [],
         **{key: run.metrics[key] for key in ("mean_iou", "mean_iou_absent_zero", "overall_accuracy")},
         **{key: facts[key] for key in CARD_FACTS},
     )
@@ -97,6 +95,12 @@ def card_data(run: Run, repository: str, base_model: str | None, license: str | 
         model_name=repository.split("/")[-1],
         eval_results=results,
     )
+
+
+def _references(facts: dict[str, Any]) -> list[str]:
+    """Papers of the strategy and the method; plain averages cite nothing."""
+    papers = STRATEGIES.get(facts["strategy"]), METHODS.get(facts["method"])
+    return [paper for paper in papers if paper]
 
 
 def _classes(run: Run) -> list[dict[str, Any]]:

@@ -83,6 +83,7 @@ def curves(
             axes.set_ylim(-0.02, 1.02)
         if reference is not None:
             axes.axhline(reference, color=MUTED, linewidth=0.8)
+        axes.set_xlim(left=0)
         axes.set_xlabel("step")
         return any(drawn)
 
@@ -108,6 +109,7 @@ def cosine(run: Run, colour: str, key: str) -> str | None:
         axes.fill_between(steps, np.minimum(values, 0), 0, color=colour, alpha=0.25, linewidth=0)
         axes.axhline(0, color=MUTED, linewidth=0.8)
         axes.set_ylim(-1.02, 1.02)
+        axes.set_xlim(left=0)
         axes.set_xlabel("step")
         return len(steps) > 0
 
@@ -156,6 +158,7 @@ def unsupervised_share(runs: Sequence[Run]) -> str | None:
                 drawn.append(_line(axes, (steps, unsupervised / total), colour, "-"))
         axes.axhline(0.5, color=MUTED, linewidth=0.8)
         axes.set_ylim(-0.02, 1.02)
+        axes.set_xlim(left=0)
         axes.set_xlabel("step")
         return any(drawn)
 

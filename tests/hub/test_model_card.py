@@ -30,9 +30,10 @@ def test_the_text_holds_label_counts_every_class_and_the_papers(make_run) -> Non
     assert "negative\nin" in text and "![Prediction" in text
 
 
-def test_a_run_without_unlabeled_images_reports_no_conflict_and_cites_no_method(make_run) -> None:
+def test_a_run_without_unlabeled_images_claims_nothing_about_them(make_run) -> None:
     text = write_model_card(make_run("run", unlabeled=False)).read_text()
-    assert "Gradients:" not in text and "ICCV" not in text
+    assert "Gradients:" not in text and "Citation" not in text and "Pseudo-labels" not in text
+    assert "without any unlabeled" in text
 
 
 def test_nothing_private_reaches_the_card(make_run) -> None:

@@ -72,7 +72,7 @@ def fake_run(folder: Path, seed: int = 0, *, steps: int = 300, unlabeled: bool =
             "num_labeled": 12,
             "num_unlabeled": 300 * unlabeled,
             "method": "fixmatch" if unlabeled else "supervised",
-            "strategy": "pos" if unlabeled else "uniform",
+            "strategy": "pos",
             "steps": steps,
             "seed": seed,
             "window": None,
