@@ -122,7 +122,8 @@ class _RoleChecks:
                 self._image_mode(stored, name)
             return decoder.image(stored)
         except InputError as error:
-            self._add("error", name, str(error))
+            remedy = _range_line(stored, name) if "image_range" in str(error) else ""
+            self.findings.append(Finding("error", self.role, name, str(error), remedy))
             return None
 
     def _image_mode(self, stored: Stored, name: str) -> None:
@@ -200,6 +201,12 @@ _MODE_NOTES: dict[str, tuple[Literal["warning", "note"], str]] = {
 def _is_turned(path: str) -> bool:
     with Image.open(path) as picture:
         return picture.getexif().get(0x0112, 1) != 1  # the orientation tag; 1 is upright
+
+
+def _range_line(stored: Stored, name: str) -> str:
+    values = np.load(name) if name.endswith(".npy") else np.asarray(read_picture(stored))
+    low, high = np.percentile(values, [0.5, 99.5])
+    return f"image_range: [{low:.4g}, {high:.4g}]  # 99 % of this image's values; look at more of them"
 
 
 def _palette_line(stored: Stored) -> str:

@@ -1,8 +1,7 @@
 """Strong views on the accelerator, from the draws that workers send. The Pillow reference is in views.py.
 
-A worker draws the same `Photometry` for either path, so a key names the same view wherever it is made. The
-pictures agree to rounding, except that Pillow blurs with three box filters and this module with the Gaussian
-they approximate. No step waits for the device.
+A worker draws the same `Photometry` for either path, so a key names the same view wherever it is made; the
+pictures agree to rounding. No step waits for the device.
 """
 
 import torch
@@ -12,7 +11,7 @@ from torch.nn import functional as F
 from pos_hf.data.views import HUE
 
 LUMA = (0.299, 0.587, 0.114)  # ITU-R 601, Pillow's "L"
-BLUR_RADIUS = 6  # three times the largest sigma
+BOX_RADIUS = 2  # enough for sigma 2
 
 
 def add_strong_views(unlabeled: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -73,36 +72,51 @@ def _blend(images: Tensor, factors: Tensor, operation: Tensor, due: Tensor) -> T
 
 
 def _shift_hue(images: Tensor, turns: Tensor) -> Tensor:
-    """Rotate the hue of RGB images in 0 to 255, [N, 3, H, W], in steps of 1/255 turn."""
-    shift = (turns * 255).trunc() / 256
+    """Rotate the hue of RGB images, [N, 3, H, W], through Pillow's 8 bits of hue and saturation."""
+    shift = (turns * 255).trunc()
     high, low = images.amax(dim=1), images.amin(dim=1)
-    chroma = high - low
-    safe = chroma.clamp(min=1)
+    chroma = (high - low).clamp(min=1)
     red, green, blue = images.unbind(dim=1)
     sector = torch.where(
         high == red,
-        (green - blue) / safe,
-        torch.where(high == green, 2 + (blue - red) / safe, 4 + (red - green) / safe),
+        (green - blue) / chroma,
+        torch.where(high == green, 2 + (blue - red) / chroma, 4 + (red - green) / chroma),
     )
-    hue = (sector / 6 + shift[:, None, None]) % 1 * 6
-    # distance of the hue from each primary's plateau gives the channel (Smith 1978, without the six cases)
+    hue = ((sector / 6) % 1 * 255 + 1e-3).floor()  # 1e-3: Pillow's whole numbers are not missed by rounding
+    hue = (hue + shift[:, None, None]) % 256 / 255 * 6
+    saturation = ((high - low) / high.clamp(min=1) * 255 + 1e-3).floor() / 255
+    # the distance of the hue from each primary gives its channel (Smith 1978, without the six cases)
     offsets = torch.tensor([5.0, 3.0, 1.0], device=images.device).view(1, 3, 1, 1)
     ramp = (hue[:, None] + offsets) % 6
-    channel = high[:, None] - chroma[:, None] * torch.minimum(ramp, 4 - ramp).clamp(0, 1)
-    return torch.where(_column(shift != 0), channel.round(), images)
+    channel = high[:, None] * (1 - saturation[:, None] * torch.minimum(ramp, 4 - ramp).clamp(0, 1))
+    return torch.where(_column(shift != 0), (channel + 0.5).floor(), images)
 
 
 def _blur(images: Tensor, sigma: Tensor) -> Tensor:
-    """Blur each image with its own Gaussian, separably, edges repeated; sigma 0 leaves an image as it is."""
-    offsets = torch.arange(-BLUR_RADIUS, BLUR_RADIUS + 1, device=images.device)
-    weights = torch.exp(-0.5 * (offsets / sigma.clamp(min=0.1)[:, None]) ** 2)
-    weights = weights / weights.sum(dim=1, keepdim=True)
+    """Blur each image with its own sigma, edges repeated; sigma 0 leaves an image as it is.
+
+    Pillow's Gaussian is three extended box filters along the rows, then three down the columns (Gwosdek et
+    al. 2011), each rounded.
+    """
     count, channels, height, width = images.shape
-    kernels = weights.repeat_interleave(channels, dim=0)[:, None]
-    flat = F.pad(images.reshape(1, -1, height, width), [BLUR_RADIUS] * 4, mode="replicate")
-    flat = F.conv2d(flat, kernels[:, :, None, :], groups=count * channels)
-    flat = F.conv2d(flat, kernels[:, :, :, None], groups=count * channels)
-    return torch.where(_column(sigma > 0), flat.view_as(images), images)
+    boxes = _box_filters(sigma).repeat_interleave(channels, dim=0)
+    blurred = images.reshape(1, -1, height, width)
+    rows, columns = boxes[:, None, None, :], boxes[:, None, :, None]
+    for kernel in (rows, rows, rows, columns, columns, columns):
+        padding = [BOX_RADIUS * (size > 1) for size in kernel.shape[:1:-1] for _ in range(2)]
+        padded = F.pad(blurred, padding, mode="replicate")
+        blurred = (F.conv2d(padded, kernel, groups=count * channels) + 0.499).floor()  # ties go down
+    return torch.where(_column(sigma > 0), blurred.view_as(images), images)
+
+
+def _box_filters(sigma: Tensor) -> Tensor:
+    """The box filter, ends weighted, that applied three times has variance sigma^2; [N, 2 BOX_RADIUS + 1]."""
+    variance = sigma**2
+    whole = ((torch.sqrt(4 * variance + 1) - 1) / 2).floor()
+    end = (2 * whole + 1) * (whole * (whole + 1) - variance) / (2 * (variance - 3 * (whole + 1) ** 2))
+    offsets = torch.arange(-BOX_RADIUS, BOX_RADIUS + 1, device=sigma.device).abs()
+    box = (offsets <= whole[:, None]) + end[:, None] * (offsets == whole[:, None] + 1)
+    return box / box.sum(dim=1, keepdim=True)
 
 
 def _luma(images: Tensor) -> Tensor:

@@ -18,9 +18,7 @@ def load_huggingface(args: DataArguments) -> SegmentationData:
         InputError: There is no such split or column.
     """
     root = Path(args.dataset)
-    splits = (
-        load_from_disk(args.dataset) if (root / "dataset_dict.json").is_file() else load_dataset(args.dataset)
-    )
+    splits = _read_splits(root, args)
     if args.labeled_split not in splits:
         raise InputError(
             f"{args.dataset} has no split {args.labeled_split!r}: set labeled_split to one of "
@@ -39,6 +37,18 @@ def load_huggingface(args: DataArguments) -> SegmentationData:
         id2label=id2label,
         palette=voc_palette(len(id2label)),
     )
+
+
+def _read_splits(root: Path, args: DataArguments) -> DatasetDict:
+    if not root.is_dir():
+        return load_dataset(args.dataset)
+    if (root / "dataset_dict.json").is_file():
+        return load_from_disk(args.dataset)
+    names = (args.labeled_split, args.unlabeled_split, args.selection_split, args.test_split)
+    files = {name: sorted(map(str, root.rglob(f"{name}*.parquet"))) for name in names}
+    if not any(files.values()):
+        raise InputError(f"{root} holds neither a saved dataset nor parquet files named after the splits")
+    return load_dataset("parquet", data_files={name: found for name, found in files.items() if found})
 
 
 def _rows(splits: DatasetDict, split: str, args: DataArguments, *, masked: bool) -> Dataset | None:

@@ -211,7 +211,7 @@ class Views:
             "padding_mask": padding_mask(geometry, self.crop_size),
         }
         if self.on_device:
-            item["photometry"] = np.array([draw.to_row() for draw in draws], np.float32)
+            item["photometry"] = np.array([draw.to_row() for draw in draws], np.float32).reshape(-1, 10)
         else:
             strong = [[apply_photometry(picture, draw) for picture in weak] for draw in draws]
             shape = (len(draws), *item["pixel_values"].shape)

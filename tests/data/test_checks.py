@@ -1,0 +1,223 @@
+"""check-data finds every planted defect, and none in a clean folder."""
+
+import json
+import re
+import shutil
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image, ImageEnhance
+
+from pos_hf.data import DataArguments
+from pos_hf.data.checks import check_data
+from tests.data.conftest import CLASSES, mask_ids, picture
+
+
+def check(folder, **options):
+    return check_data(DataArguments(dataset=str(folder), **{"selection_share": 0, **options}))
+
+
+def save_mask(folder, values, name="pet_1.png"):
+    Image.fromarray(np.asarray(values)).save(folder / "masks" / name)
+
+
+def every_mask(folder, change):
+    for path in (*folder.glob("masks/*"), *folder.glob("test/masks/*")):
+        Image.fromarray(change(np.asarray(Image.open(path)))).save(path)
+
+
+def cut(path, size):
+    path.write_bytes(path.read_bytes()[:size])
+
+
+def missing_folder(folder):
+    shutil.rmtree(folder / "masks")
+
+
+def image_without_mask(folder):
+    (folder / "masks" / "pet_1.png").unlink()
+
+
+def mask_without_image(folder):
+    save_mask(folder, mask_ids(3), "pet_99.png")
+
+
+def same_name_twice(folder):
+    picture(50).save(folder / "images" / "pet_1.jpg")
+
+
+def empty_unlabeled(folder):
+    shutil.rmtree(folder / "unlabeled")
+
+
+def gap_in_classes(folder):
+    (folder / "id2label.json").write_text('{"1": "cat", "2": "dog"}')
+
+
+def unreadable_image(folder):
+    (folder / "unlabeled" / "street_1.jpg").write_text("no picture")
+
+
+def truncated_image(folder):
+    cut(folder / "unlabeled" / "street_1.jpg", 500)
+
+
+def truncated_mask(folder):
+    cut(folder / "masks" / "pet_1.png", 60)
+
+
+def other_size(folder):
+    save_mask(folder, mask_ids(1)[:-2])
+
+
+def unknown_id(folder):
+    ids = mask_ids(1)
+    ids[3, 3] = 9
+    save_mask(folder, ids)
+
+
+def binary_masks(folder):
+    (folder / "id2label.json").write_text('{"0": "background", "1": "pet"}')
+    every_mask(folder, lambda ids: np.where(ids == 0, 0, 255).astype(np.uint8))
+
+
+def color_masks(folder):
+    colors = np.zeros((256, 3), np.uint8)
+    colors[[1, 2]] = [255, 0, 0], [0, 0, 128]
+    every_mask(folder, lambda ids: colors[ids])
+
+
+def ids_from_one(folder):
+    every_mask(folder, lambda ids: np.where(ids == 255, 255, ids + 1).astype(np.uint8))
+
+
+def deep_mask(folder):
+    save_mask(folder, mask_ids(1).astype(np.uint16))
+
+
+def deep_image(folder):
+    values = np.linspace(0, 4000, 48 * 40).reshape(40, 48).astype(np.uint16)
+    Image.fromarray(values).save(folder / "images" / "pet_1.png")
+
+
+def grayscale_image(folder):
+    picture(1).convert("L").save(folder / "images" / "pet_1.png")
+
+
+def transparent_image(folder):
+    picture(1).convert("RGBA").save(folder / "images" / "pet_1.png")
+
+
+def print_image(folder):
+    picture(201).convert("CMYK").save(folder / "unlabeled" / "street_1.jpg")
+
+
+def turned_image(folder):
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    picture(201).save(folder / "unlabeled" / "street_1.jpg", exif=exif)
+
+
+def absent_class(folder):
+    (folder / "id2label.json").write_text(json.dumps(dict(enumerate([*CLASSES, "bird"]))))
+
+
+def ignored_mask(folder):
+    save_mask(folder, np.full_like(mask_ids(1), 255))
+
+
+def jpeg_mask(folder):
+    (folder / "masks" / "pet_1.png").unlink()
+    Image.fromarray(np.zeros_like(mask_ids(1))).save(folder / "masks" / "pet_1.jpg")
+
+
+def leaked_test_image(folder):
+    shutil.copy(folder / "test" / "images" / "pet_2.png", folder / "unlabeled" / "copied.png")
+
+
+def nearly_leaked_test_image(folder):
+    darker = ImageEnhance.Brightness(picture(102)).enhance(0.85).resize((36, 30))
+    darker.save(folder / "unlabeled" / "resized.jpg", quality=60)
+
+
+DEFECTS = [
+    (missing_folder, "error", "pets", r"the folder .*masks does not exist", ""),
+    (image_without_mask, "error", "pets", r"pet_1.png has no mask", ""),
+    (mask_without_image, "warning", "pet_99.png", "is a mask without an image", ""),
+    (same_name_twice, "error", "pets", "have the same name", ""),
+    (empty_unlabeled, "error", "pets", "there is no unlabeled image", ""),
+    (gap_in_classes, "error", "pets", "class ids are 0, 1, 2", ""),
+    (unreadable_image, "error", "street_1.jpg", "cannot be read", ""),
+    (truncated_image, "error", "street_1.jpg", "cannot be read", ""),
+    (truncated_mask, "error", "pet_1.png", "cannot be read", ""),
+    (other_size, "error", "pet_1.png", "is 48 x 38 pixels, but its image is 48 x 40", ""),
+    (unknown_id, "error", "pet_1.png", r"holds the ids \[9\]", ""),
+    (binary_masks, "error", "all masks", "hold only 0 and 255", 'mask_values: {"255": 1}'),
+    (color_masks, "error", "pet_1.png", "painted in colours", "mask_colors: ["),
+    (ids_from_one, "error", "all masks", "count classes from 1 to 3", "reduce_labels: true"),
+    (deep_mask, "note", "pet_1.png", "has 16 bits", ""),
+    (deep_image, "error", "pet_1.png", "set `image_range", "image_range: ["),
+    (grayscale_image, "note", "pet_1.png", "is grayscale", ""),
+    (transparent_image, "note", "pet_1.png", "has transparency", ""),
+    (print_image, "warning", "street_1.jpg", "is CMYK", ""),
+    (turned_image, "warning", "street_1.jpg", "is turned by its EXIF tag", ""),
+    (absent_class, "warning", "all masks", "no pixel is labeled bird", ""),
+    (ignored_mask, "warning", "pet_1.png", "is ignored in 100% of its pixels", ""),
+    (jpeg_mask, "warning", "pet_1.jpg", "is a JPEG", ""),
+    (leaked_test_image, "warning", "pet_2.png", r"looks like .*copied.png", ""),
+    (nearly_leaked_test_image, "warning", "pet_2.png", r"looks like .*resized.jpg", ""),
+]
+
+
+@pytest.mark.parametrize(
+    ("plant", "severity", "where", "problem", "remedy"),
+    DEFECTS,
+    ids=[defect[0].__name__ for defect in DEFECTS],
+)
+def test_a_planted_defect_is_found(folder, plant, severity, where, problem, remedy):
+    plant(folder)
+    matching = [
+        finding
+        for finding in check(folder).findings
+        if finding.where.endswith(where) and re.search(problem, finding.problem)
+    ]
+    assert matching, check(folder).findings
+    assert matching[0].severity == severity
+    assert matching[0].remedy.startswith(remedy) and bool(matching[0].remedy) == bool(remedy)
+
+
+@pytest.mark.parametrize("plant", [binary_masks, color_masks, ids_from_one, deep_image])
+def test_the_suggested_line_mends_the_defect(folder, plant):
+    plant(folder)
+    remedies = {finding.remedy for finding in check(folder).findings if finding.remedy}
+    options = {}
+    for remedy in remedies:
+        options |= yaml.safe_load(remedy)
+    assert not check(folder, **options).has_errors
+
+
+def test_nothing_is_found_in_a_clean_folder(folder):
+    report = check(folder)
+    assert report.findings == []
+    assert report.num_rows == {"unlabeled": 4, "labeled": 6, "test": 3}
+    expected = sum(np.bincount(mask_ids(seed).ravel(), minlength=256)[:3] for seed in range(6))
+    np.testing.assert_array_equal(report.label_counts["labeled"], expected)
+
+
+def test_camvid_passes(camvid):
+    report = check(
+        camvid,
+        images="train/images",
+        masks="train/masks",
+        labeled_ids="splits/1_16/labeled.txt",
+        unlabeled_ids="splits/1_16/unlabeled.txt",
+        test_images="val/images",
+        test_masks="val/masks",
+        num_unlabeled=60,
+    )
+    assert report.findings == []
+
+
+def test_the_generated_dataset_passes():
+    assert check("shapes", num_labeled=12, num_unlabeled=30, num_test=20).findings == []

@@ -1,0 +1,99 @@
+"""Stored pictures of every kind become uint8 images and class ids."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pos_hf.data import DataArguments
+from pos_hf.data.decoding import RowDecoder, rows_to_dataset
+from pos_hf.errors import InputError
+
+
+def stored(path):
+    return {"path": str(path), "bytes": None}
+
+
+def save(tmp_path, values, name="picture.png"):
+    Image.fromarray(values).save(tmp_path / name)
+    return stored(tmp_path / name)
+
+
+def test_palette_indices_are_class_ids(tmp_path):
+    ids = np.array([[0, 1], [2, 255]], np.uint8)
+    picture = Image.fromarray(ids).convert("P")
+    picture.putpalette([7, 7, 7] * 256)
+    picture.save(tmp_path / "mask.png")
+    np.testing.assert_array_equal(np.asarray(RowDecoder().mask(stored(tmp_path / "mask.png"))), ids)
+
+
+def test_mask_values_are_mapped_and_others_kept(tmp_path):
+    mask = save(tmp_path, np.array([[0, 255], [3, 128]], np.uint8))
+    args = DataArguments(mask_values='{"255": 1, "128": 255}')
+    np.testing.assert_array_equal(np.asarray(RowDecoder.from_arguments(args).mask(mask)), [[0, 1], [3, 255]])
+
+
+def test_reduced_labels_ignore_zero(tmp_path):
+    mask = save(tmp_path, np.array([[0, 1], [150, 255]], np.uint8))
+    decoder = RowDecoder.from_arguments(DataArguments(reduce_labels=True))
+    np.testing.assert_array_equal(np.asarray(decoder.mask(mask)), [[255, 0], [149, 255]])
+
+
+def test_colors_are_mapped_to_their_position(tmp_path):
+    colors = {0: (0, 0, 0), 1: (255, 0, 0), 2: (0, 128, 0)}
+    ids = np.random.default_rng(0).integers(0, 3, (5, 6))
+    mask = save(tmp_path, np.array([[colors[id] for id in row] for row in ids], np.uint8))
+    decoder = RowDecoder.from_arguments(DataArguments(mask_colors=["#000000", "#ff0000", "#008000"]))
+    np.testing.assert_array_equal(np.asarray(decoder.mask(mask)), ids)
+    with pytest.raises(InputError, match=r"#008000.*mask_colors"):
+        RowDecoder.from_arguments(DataArguments(mask_colors=["#ff0000", "#000000"])).mask(mask)
+
+
+def test_colored_masks_without_colors_are_refused(tmp_path):
+    with pytest.raises(InputError, match=r"picture\.png is painted in colours"):
+        RowDecoder().mask(save(tmp_path, np.zeros((2, 2, 3), np.uint8)))
+
+
+def test_sixteen_bit_masks_are_read_or_refused(tmp_path):
+    mask = save(tmp_path, np.array([[0, 2], [255, 1]], np.uint16))
+    np.testing.assert_array_equal(np.asarray(RowDecoder().mask(mask)), [[0, 2], [255, 1]])
+    mask = save(tmp_path, np.array([[0, 1000]], np.uint16))
+    with pytest.raises(InputError, match="holds the value 1000"):
+        RowDecoder().mask(mask)
+    decoder = RowDecoder.from_arguments(DataArguments(mask_values={"1000": 1}))
+    np.testing.assert_array_equal(np.asarray(decoder.mask(mask)), [[0, 1]])
+
+
+def test_deep_images_need_a_range_and_are_stretched_to_it(tmp_path):
+    image = save(tmp_path, np.array([[1000, 2000, 3000, 9000]], np.uint16))
+    with pytest.raises(InputError, match=r"uint16 values from 1000 to 9000: set `image_range"):
+        RowDecoder().image(image)
+    decoded = RowDecoder.from_arguments(DataArguments(image_range=[1000, 3000])).image(image)
+    np.testing.assert_array_equal(np.asarray(decoded)[..., 1], [[0, 128, 255, 255]])
+
+
+def test_arrays_of_many_channels_are_images(tmp_path):
+    bands = np.random.default_rng(0).integers(0, 1001, (4, 5, 7))
+    np.save(tmp_path / "bands.npy", bands.astype(np.float32))
+    decoded = RowDecoder(image_range=(0, 1000)).image(stored(tmp_path / "bands.npy"))
+    assert decoded.dtype == np.uint8
+    np.testing.assert_allclose(decoded, bands * 0.255, atol=0.51)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK"])
+def test_images_of_every_mode_become_rgb(tmp_path, mode):
+    Image.new("RGB", (4, 4), (200, 30, 30)).convert(mode).save(tmp_path / "image.tif")
+    assert RowDecoder().image(stored(tmp_path / "image.tif")).mode == "RGB"
+
+
+def test_turned_images_are_set_upright(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by 90 degrees
+    Image.new("RGB", (8, 4)).save(tmp_path / "turned.jpg", exif=exif)
+    assert RowDecoder().image(stored(tmp_path / "turned.jpg")).size == (4, 8)
+
+
+def test_pictures_can_be_stored_inside_the_dataset():
+    ids = np.array([[0, 1, 2]], np.uint8)
+    rows = rows_to_dataset(["a"], [Image.new("RGB", (3, 1), (1, 2, 3))], [Image.fromarray(ids)])
+    assert np.asarray(rows[0]["image"]).tolist() == [[[1, 2, 3]] * 3]
+    np.testing.assert_array_equal(np.asarray(rows[0]["mask"]), ids)

@@ -1,0 +1,161 @@
+"""The folder source: what is found where, and one clear sentence for what is missing."""
+
+import shutil
+
+import pytest
+from PIL import Image
+
+from pos_hf.data import DataArguments, load_data
+from pos_hf.errors import InputError
+from tests.data.conftest import mask_ids, picture, write_pair
+
+
+def load(folder, **options):
+    return load_data(DataArguments(dataset=str(folder), **{"selection_share": 0, **options}))
+
+
+def test_the_plain_layout_needs_no_options(folder):
+    data = load(folder)
+    assert data.labeled["id"] == [f"pet_{index}" for index in range(6)]
+    assert data.unlabeled["id"] == [f"unlabeled/street_{index}" for index in range(4)]
+    assert data.test["id"] == ["pet_0", "pet_1", "pet_2"] and data.selection is None
+    assert data.id2label == {0: "background", 1: "cat", 2: "dog"} and data.name == "pets"
+    assert data.palette == [[0, 0, 0], [128, 0, 0], [0, 128, 0]]
+    row = data.labeled[3]
+    assert list(row["image"].getdata()) == list(picture(3).getdata())
+    assert (mask_ids(3) == row["mask"]).all()
+
+
+def test_listed_labels_leave_the_other_images_unlabeled(folder):
+    (folder / "labeled.txt").write_text("pet_4\npet_1\n")
+    data = load(folder, labeled_ids="labeled.txt")
+    assert data.labeled["id"] == ["pet_4", "pet_1"]
+    assert data.unlabeled["id"][:4] == ["pet_0", "pet_2", "pet_3", "pet_5"] and len(data.unlabeled) == 8
+
+
+def test_published_pair_lists_name_the_same_rows(folder):
+    (folder / "ids.txt").write_text("pet_4\npet_1\n")
+    (folder / "pairs.txt").write_text("images/pet_4.png masks/pet_4.png\nimages/pet_1.png masks/pet_1.png\n")
+    (folder / "rest.txt").write_text("images/pet_0.png None\n")
+    by_id = load(folder, labeled_ids="ids.txt", unlabeled_ids="rest.txt")
+    by_pair = load(folder, labeled_ids="pairs.txt", unlabeled_ids="rest.txt")
+    assert by_id.split_hash() == by_pair.split_hash()
+    assert by_pair.unlabeled["id"] == ["pet_0"]
+
+
+def test_test_images_are_never_trained_on(folder):
+    (folder / "labeled.txt").write_text("pet_0\n")
+    (folder / "test.txt").write_text("pet_1\npet_2\n")
+    data = load(
+        folder, labeled_ids="labeled.txt", test_images="images", test_masks="masks", test_ids="test.txt"
+    )
+    assert data.test["id"] == ["pet_1", "pet_2"]
+    assert data.unlabeled["id"][:3] == ["pet_3", "pet_4", "pet_5"]
+
+
+def test_name_endings_and_subfolders_are_paired(tmp_path):
+    for town in ("ulm", "jena"):
+        (tmp_path / "images" / town).mkdir(parents=True)
+        (tmp_path / "masks" / town).mkdir(parents=True)
+        picture(0).save(tmp_path / "images" / town / "1_photo.png")
+        Image.fromarray(mask_ids(0)).save(tmp_path / "masks" / town / "1_ids.png")
+        Image.fromarray(mask_ids(0)).save(tmp_path / "masks" / town / "1_color.png")
+    data = load(
+        tmp_path, image_suffix="_photo", mask_suffix="_ids", class_names=["a", "b", "c"], num_labeled=1
+    )
+    assert sorted([*data.labeled["id"], *data.unlabeled["id"]]) == ["jena/1", "ulm/1"]
+
+
+def test_camvids_layout_takes_a_few_lines(camvid):
+    data = load(
+        camvid,
+        images="train/images",
+        masks="train/masks",
+        labeled_ids="splits/1_8/labeled.txt",
+        unlabeled_ids="splits/1_8/unlabeled.txt",
+        test_images="val/images",
+        test_masks="val/masks",
+    )
+    assert (len(data.labeled), len(data.unlabeled), len(data.test), data.num_classes) == (46, 321, 101, 11)
+
+
+def break_nothing(folder):
+    pass
+
+
+def remove_mask(folder):
+    (folder / "masks" / "pet_2.png").unlink()
+
+
+def shrink_mask(folder):
+    Image.fromarray(mask_ids(1)[:-1]).save(folder / "masks" / "pet_1.png")
+
+
+def add_unknown_id(folder):
+    ids = mask_ids(1)
+    ids[5, 5:7] = [3, 77]
+    Image.fromarray(ids).save(folder / "masks" / "pet_1.png")
+
+
+def remove_unlabeled(folder):
+    shutil.rmtree(folder / "unlabeled")
+
+
+def truncate_image(folder):
+    path = folder / "images" / "pet_0.png"
+    path.write_bytes(path.read_bytes()[:400])
+
+
+def name_twice(folder):
+    picture(9).save(folder / "images" / "pet_0.jpg")
+
+
+def leave_gap(folder):
+    (folder / "id2label.json").write_text('{"0": "a", "2": "b"}')
+
+
+def break_json(folder):
+    (folder / "id2label.json").write_text("[")
+
+
+def remove_names(folder):
+    (folder / "id2label.json").unlink()
+
+
+@pytest.mark.parametrize(
+    ("defect", "options", "sentence"),
+    [
+        (break_nothing, {"dataset": "nowhere"}, r"the dataset folder nowhere does not exist"),
+        (break_nothing, {"images": "photos"}, r"the folder .*photos does not exist"),
+        (break_nothing, {"dataset_format": "tar"}, r"dataset_format 'tar' is unknown: use one of folders, "),
+        (remove_mask, {}, r"the image .*pet_2.png has no mask"),
+        (shrink_mask, {}, r"the mask .*pet_1.png is 48 x 39 pixels, but its image is 48 x 40"),
+        (add_unknown_id, {}, r"the mask .*pet_1.png holds the ids \[3, 77\], but the 3 classes"),
+        (remove_unlabeled, {}, r"there is no unlabeled image in .*pets"),
+        (truncate_image, {}, r"images.pet_0.png cannot be read"),
+        (name_twice, {}, r"pet_0\.\w+ and .*pet_0\.\w+ have the same name"),
+        (leave_gap, {}, r"has the ids \[0, 2\], but class ids are 0, 1, 2"),
+        (break_json, {}, r"id2label.json does not hold a JSON object"),
+        (remove_names, {}, r"the class names .*id2label.json do not exist"),
+        (break_nothing, {"labeled_ids": "list.txt"}, r"the list .*list.txt does not exist"),
+        (break_nothing, {"num_labeled": 7}, r"7 labeled images are asked for, but there are 6"),
+        (break_nothing, {"num_unlabeled": 5}, r"5 unlabeled images are asked for, but there are 4"),
+    ],
+)
+def test_bad_input_is_one_sentence(folder, defect, options, sentence):
+    defect(folder)
+    with pytest.raises(InputError, match=sentence) as error:
+        load(options.pop("dataset", folder), **options)
+    assert "\n" not in str(error.value)
+
+
+def test_a_list_naming_a_missing_image_is_refused(folder):
+    (folder / "labeled.txt").write_text("pet_1\npet_17\n")
+    with pytest.raises(InputError, match=r'labeled\.txt lists "pet_17"'):
+        load(folder, labeled_ids="labeled.txt")
+
+
+def test_a_given_selection_set_is_used(folder):
+    write_pair(folder / "selection", "chosen", seed=50)
+    data = load(folder, selection_share=0.5)
+    assert data.selection["id"] == ["chosen"] and len(data.labeled) == 6

@@ -1,0 +1,191 @@
+"""Every source gives the same kind of rows, through one code path."""
+
+import json
+
+import numpy as np
+import pytest
+from datasets import Dataset, DatasetDict, Features, Image, Value
+from PIL import Image as PILImage
+
+from pos_hf.data import DataArguments, PairedDataset, collate, load_data
+from pos_hf.errors import InputError
+from tests.data.conftest import CLASSES, mask_ids, picture
+
+
+def save(values, path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    PILImage.fromarray(np.asarray(values)).save(path)
+
+
+@pytest.fixture
+def splits():
+    def rows(count, start, masked):
+        columns = {
+            "photo": [picture(start + index) for index in range(count)],
+            "name": [f"row {start + index}" for index in range(count)],
+        }
+        features = {"photo": Image(), "name": Value("string")}
+        if masked:
+            columns["annotation"] = [PILImage.fromarray(mask_ids(start + index)) for index in range(count)]
+            features["annotation"] = Image()
+        return Dataset.from_dict(columns, features=Features(features))
+
+    return DatasetDict(train=rows(6, 0, True), unlabeled=rows(4, 200, False), test=rows(3, 100, True))
+
+
+HUGGINGFACE = {
+    "dataset_format": "huggingface",
+    "image_column": "photo",
+    "mask_column": "annotation",
+    "id_column": "name",
+    "class_names": CLASSES,
+}
+
+
+def write_parquet(splits, folder):
+    folder.mkdir()
+    for name, rows in splits.items():
+        rows.to_parquet(folder / f"{name}-00000-of-00001.parquet")
+    return str(folder)
+
+
+def test_folder_parquet_and_shapes_make_batches_in_one_way(folder, splits, tmp_path, monkeypatch):
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    parquet = write_parquet(splits, tmp_path / "parquet")
+    sources = [
+        DataArguments(dataset=str(folder)),
+        DataArguments(dataset=parquet, **HUGGINGFACE),
+        DataArguments(num_labeled=6, num_unlabeled=4, num_test=3),
+    ]
+    batches = []
+    for args in sources:
+        args.crop_size, args.selection_share = 32, 0
+        data = load_data(args)
+        assert (len(data.labeled), len(data.unlabeled), len(data.test)) == (6, 4, 3)
+        pairs = PairedDataset.from_arguments(data, args, seed=0)
+        batches.append(collate([pairs[key] for key in pairs.sampler(0)]))
+    for batch in batches[1:]:
+        for group, views in batch.items():
+            assert views.keys() == batches[0][group].keys()
+            assert all(value.shape == batches[0][group][name].shape for name, value in views.items())
+            assert all(value.dtype == batches[0][group][name].dtype for name, value in views.items())
+    # the same pictures, drawn by the same keys
+    np.testing.assert_array_equal(
+        batches[0]["labeled"]["pixel_values"], batches[1]["labeled"]["pixel_values"]
+    )
+
+
+def test_a_saved_dataset_is_read_by_column_names(splits, tmp_path):
+    splits.save_to_disk(tmp_path / "saved")
+    data = load_data(DataArguments(dataset=str(tmp_path / "saved"), **HUGGINGFACE, selection_share=0))
+    assert list(data.labeled["id"]) == [f"row {index}" for index in range(6)] and data.name == "saved"
+    np.testing.assert_array_equal(np.asarray(data.labeled[2]["mask"]), mask_ids(2))
+
+
+def test_rows_without_names_are_numbered(splits, tmp_path):
+    splits.save_to_disk(tmp_path / "saved")
+    options = HUGGINGFACE | {"id_column": None}
+    data = load_data(DataArguments(dataset=str(tmp_path / "saved"), **options, num_labeled=2))
+    assert all(id.startswith(("train_0000", "unlabeled_0000")) for id in data.unlabeled["id"])
+    assert len(data.unlabeled) == 8
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (
+            {"labeled_split": "learn"},
+            r"has no split 'learn': set labeled_split to one of train, unlabeled, test",
+        ),
+        ({"mask_column": "label"}, r"has no column 'label': its columns are"),
+    ],
+)
+def test_unknown_splits_and_columns_are_refused(splits, tmp_path, options, sentence):
+    splits.save_to_disk(tmp_path / "saved")
+    with pytest.raises(InputError, match=sentence):
+        load_data(DataArguments(dataset=str(tmp_path / "saved"), **HUGGINGFACE | options))
+
+
+def test_pascal_is_read_as_unpacked(tmp_path):
+    for index in range(4):
+        save(picture(index), tmp_path / "JPEGImages" / f"2007_{index}.jpg")
+    for index in range(3):
+        save(mask_ids(index), tmp_path / "SegmentationClass" / f"2007_{index}.png")
+    lists = tmp_path / "ImageSets" / "Segmentation"
+    lists.mkdir(parents=True)
+    (lists / "train.txt").write_text("2007_0\n2007_1\n")
+    (lists / "val.txt").write_text("2007_2\n")
+    data = load_data(DataArguments(dataset=str(tmp_path), dataset_format="pascal"))
+    assert list(data.labeled["id"]) == ["2007_0", "2007_1"] and list(data.test["id"]) == ["2007_2"]
+    assert list(data.unlabeled["id"]) == ["2007_3"]
+    assert data.num_classes == 21 and data.id2label[20] == "tvmonitor"
+
+
+@pytest.mark.parametrize("masks", ["labelIds", "labelTrainIds"])
+def test_cityscapes_ids_become_train_ids(tmp_path, masks):
+    own_ids, train_ids = ([7, 33, 4], [0, 18, 255]) if masks == "labelIds" else ([0, 18, 255], [0, 18, 255])
+    for split, town in (("train", "ulm"), ("val", "bonn")):
+        save(picture(0), tmp_path / "leftImg8bit" / split / town / f"{town}_1_leftImg8bit.png")
+        save(
+            np.repeat(np.uint8([own_ids]), 40, 0).repeat(16, 1),
+            tmp_path / "gtFine" / split / town / f"{town}_1_gtFine_{masks}.png",
+        )
+    save(picture(1), tmp_path / "leftImg8bit" / "train_extra" / "erfurt" / "erfurt_1_leftImg8bit.png")
+    data = load_data(DataArguments(dataset=str(tmp_path), dataset_format="cityscapes"))
+    assert list(data.labeled["id"]) == ["ulm/ulm_1"]
+    assert list(data.unlabeled["id"]) == ["leftImg8bit/train_extra/erfurt/erfurt_1"]
+    for rows in (data.labeled, data.test):
+        assert np.asarray(rows[0]["mask"])[0, ::16].tolist() == train_ids
+    assert data.num_classes == 19
+
+
+def test_ade20k_counts_from_one(tmp_path):
+    names = [f"{id}\t0.1\t1\t1\tthing {id}, alias" for id in range(1, 151)]
+    (tmp_path / "objectInfo150.txt").write_text("\n".join(["Idx\tRatio\tTrain\tVal\tName", *names]))
+    for split, count in (("training", 3), ("validation", 1)):
+        for index in range(count):
+            save(picture(index), tmp_path / "images" / split / f"ADE_{index}.jpg")
+            save(
+                np.full((40, 48), [0, 1, 150][index], np.uint8),
+                tmp_path / "annotations" / split / f"ADE_{index}.png",
+            )
+    args = DataArguments(dataset=str(tmp_path), dataset_format="ade20k", num_labeled=2)
+    data = load_data(args)
+    ids = {row["id"]: np.asarray(row["mask"])[0, 0] for row in data.labeled}
+    assert ids == {id: {"ADE_0": 255, "ADE_1": 0, "ADE_2": 149}[id] for id in ids}
+    assert data.id2label[149] == "thing 150" and len(data.unlabeled) == 1
+
+
+def test_coco_masks_are_drawn_from_the_annotations(tmp_path):
+    annotations = [
+        {"image_id": 1, "category_id": 90, "area": 400, "segmentation": [[0, 0, 19, 0, 19, 19, 0, 19]]},
+        {"image_id": 1, "category_id": 3, "area": 25, "segmentation": [[5, 5, 9, 5, 9, 9, 5, 9]]},
+        # run lengths down the columns: one column of background, one of object, the rest background
+        {
+            "image_id": 1,
+            "category_id": 90,
+            "area": 40,
+            "segmentation": {"size": [40, 48], "counts": [46 * 40, 40, 40]},
+        },
+    ]
+    for split in ("train2017", "val2017"):
+        images = [{"id": id, "file_name": f"{id}.jpg", "width": 48, "height": 40} for id in (1, 2)]
+        categories = [{"id": 90, "name": "toothbrush"}, {"id": 3, "name": "car"}]
+        content = {"images": images, "annotations": annotations, "categories": categories}
+        path = tmp_path / "annotations" / f"instances_{split}.json"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps(content))
+        for image in images:
+            save(picture(image["id"]), tmp_path / split / image["file_name"])
+    args = DataArguments(dataset=str(tmp_path), dataset_format="coco", num_labeled=1)
+    data = load_data(args)
+    assert data.id2label == {0: "background", 1: "car", 2: "toothbrush"}
+    expected = np.zeros((40, 48), np.uint8)
+    expected[:20, :20], expected[5:10, 5:10], expected[:, 46] = 2, 1, 2
+    np.testing.assert_array_equal(np.asarray(data.test[0]["mask"]), expected)
+    assert not np.asarray(data.test[1]["mask"]).any()
+
+
+def test_a_missing_annotation_file_is_one_sentence(tmp_path):
+    with pytest.raises(InputError, match=r"instances_train2017.json do not exist"):
+        load_data(DataArguments(dataset=str(tmp_path), dataset_format="coco"))
