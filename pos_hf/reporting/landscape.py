@@ -1,6 +1,7 @@
 """The paper's Fig. 5: training loss and test mIoU around trained weights, and how sharp the minimum is. Needs
 torch, so `pos_hf.reporting` does not import it; the figure is drawn in `figures`."""
 
+import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -151,20 +152,28 @@ def write_landscape(
         description: Label of the progress bar.
 
     Raises:
-        InputError: `points` is even, or the file was started with other settings.
+        InputError: `points` is even, or the file was started with other settings or weights.
     """
     if points % 2 == 0:
         raise InputError(f"{points} points along an axis miss the trained weights: give an odd number.")
-    settings = {"points": points, "dimensions": dimensions, "radius": radius, "seed": seed}
+    settings = {
+        "points": points,
+        "dimensions": dimensions,
+        "radius": radius,
+        "seed": seed,
+        "train_images": sum(len(batch.labels) for batch in train),
+        "test_images": sum(len(batch.labels) for batch in test),
+        "weights": _fingerprint(model),
+    }
     lines = file.read_text().splitlines(keepends=True) if file.exists() else []
     lines = [
         line for line in lines if line.endswith("\n")
     ]  # a line cut off by an interruption is measured again
     if lines and json.loads(lines[0]) != settings:
-        raise InputError(f"'{file}' was measured with {lines[0].strip()}: delete it to measure anew.")
+        raise InputError(f"'{file}' is of other settings or weights, {lines[0].strip()}: delete it first.")
     file.write_text("".join(lines))
     directions = [filter_normalised_direction(model, seed + axis) for axis in range(dimensions)]
-    grid = list(product(np.linspace(-radius, radius, points).tolist(), repeat=dimensions))
+    grid = list(product(np.linspace(-radius, radius, points).round(9).tolist(), repeat=dimensions))
     with file.open("a", buffering=1) as out:
         if not lines:
             out.write(json.dumps(settings) + "\n")
@@ -235,6 +244,13 @@ def top_hessian_eigenvalue(
             eigenvalue = torch.stack([(a * b).sum() for a, b in zip(vector, image, strict=True)]).sum()
             vector = list(image)
     return eigenvalue.item()
+
+
+def _fingerprint(model: nn.Module) -> str:
+    digest = hashlib.sha256()
+    for weight in model.parameters():
+        digest.update(weight.detach().float().cpu().numpy().tobytes())
+    return digest.hexdigest()[:12]
 
 
 def _trainable(model: nn.Module) -> list[nn.Parameter]:

@@ -143,6 +143,9 @@ def test_other_settings_or_a_grid_without_the_trained_weights_are_refused(model,
     write_landscape(model, batches, batches, tmp_path / "a.jsonl", points=3)
     with pytest.raises(InputError, match="delete it"):
         write_landscape(model, batches, batches, tmp_path / "a.jsonl", points=5)
+    model.down.bias.data += 1
+    with pytest.raises(InputError, match="or weights"):
+        write_landscape(model, batches, batches, tmp_path / "a.jsonl", points=3)
 
 
 @pytest.mark.parametrize("dimensions", [1, 2])
