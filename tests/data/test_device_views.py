@@ -46,7 +46,7 @@ def test_hue_is_that_of_pillows_eight_bits(image):
 
 def test_blur_agrees_to_pillows_rounding(image):
     difference = differences(image, [Photometry(sigma=sigma) for sigma in (0.1, 0.3, 0.5, 1.0, 1.5, 2.0)])
-    assert difference.mean() < 0.1 and difference.max() <= 1
+    assert difference.mean() < 0.1 and difference.max() <= 3
 
 
 def test_blur_spreads_a_point_by_sigma():
