@@ -104,13 +104,11 @@ def _references(facts: dict[str, Any]) -> list[str]:
 
 
 def _classes(run: Run) -> list[dict[str, Any]]:
-    values = run.metrics["per_category_iou"]
-    intervals = (
-        [Interval(np.nan if value is None else value, np.nan, np.nan) for value in values.values()]
-        if run.image_areas is None
-        else class_iou_intervals(run.image_areas)
-    )
-    return [{"name": name, "iou": interval} for name, interval in zip(values, intervals, strict=True)]
+    if run.image_areas is None:
+        intervals = [Interval(value, np.nan, np.nan) for value in run.class_iou.values()]
+    else:
+        intervals = class_iou_intervals(run.image_areas)
+    return [{"name": name, "iou": interval} for name, interval in zip(run.class_iou, intervals, strict=True)]
 
 
 def _conflict(run: Run) -> dict[str, float] | None:

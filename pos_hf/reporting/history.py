@@ -43,6 +43,12 @@ class Run:
         return steps, values
 
     @cached_property
+    def class_iou(self) -> dict[str, float]:
+        """IoU by class name as scored at the end, NaN for an absent class; {} where there are no scores."""
+        scores = self.metrics.get("per_category_iou", {})
+        return {name: math.nan if value is None else value for name, value in scores.items()}
+
+    @cached_property
     def landscape(self) -> list[dict[str, Any]]:
         """The lines of landscape.jsonl: settings, points, sharpness; [] unless it was measured to the end."""
         file = self.folder / "landscape.jsonl"

@@ -172,7 +172,7 @@ def landscape_figures(runs: Sequence[Run]) -> list[Figure]:
     for key, title in (("loss", "training loss"), ("mean_iou", "test mIoU")):
         svg = landscape_lines(runs, key)
         if svg:
-            caption = "One filter-normalised direction, the same for all runs."
+            caption = "One random direction, the same for all runs, on the scale of each run's filters."
             figures.append(Figure(f"Fig. 5 · {title}", svg, caption))
         for run, colour in zip(runs, RUN_COLOURS, strict=False):
             contours = landscape_contours(run, colour, key)
@@ -221,17 +221,14 @@ def _differences(runs: Sequence[Run]) -> list[dict[str, Any]]:
 
 
 def _class_table(runs: Sequence[Run]) -> list[dict[str, Any]]:
-    """One row a class of the runs that share their class names: (value, low, high) or None for each run."""
-    names = next(
-        (list(run.metrics["per_category_iou"]) for run in runs if "per_category_iou" in run.metrics), []
-    )
+    """One row a class of the first run with scores: its interval under each run, NaN where it is unknown."""
+    names = next((list(run.class_iou) for run in runs if run.class_iou), [])
     columns = []
     for run in runs:
-        values = run.metrics.get("per_category_iou", {})
-        if run.image_areas is not None and list(values) == names:
+        if run.image_areas is not None and list(run.class_iou) == names:
             columns.append(class_iou_intervals(run.image_areas))
         else:
-            columns.append([Interval(values.get(name) or np.nan, np.nan, np.nan) for name in names])
+            columns.append([Interval(run.class_iou.get(name, np.nan), np.nan, np.nan) for name in names])
     return [{"name": name, "cells": [column[i] for column in columns]} for i, name in enumerate(names)]
 
 
@@ -288,7 +285,7 @@ def _who_is_right(
 
 def _legend(runs: Sequence[Run]) -> list[tuple[str, str]]:
     """Class name and CSS colour, read from the palette of the example pictures."""
-    names = list(runs[0].metrics.get("per_category_iou", {}))
+    names = list(runs[0].class_iou)
     for folder in runs[0].examples.values():
         colours = picture_colours(Image.open(folder / "truth.png"))
         return [(name, "#{:02x}{:02x}{:02x}".format(*colours[i])) for i, name in enumerate(names)]
@@ -308,8 +305,15 @@ def _differing_settings(runs: Sequence[Run]) -> list[dict[str, Any]]:
     """Settings in which the runs differ; of a single run all of them. Nothing private."""
     keys = [key for key in dict.fromkeys(key for run in runs for key in run.settings)]
     public = [key for key in keys if not any(word in key for word in PRIVATE_SETTINGS)]
-    rows = [{"name": key, "cells": [run.settings.get(key) for run in runs]} for key in public]
+    rows = [
+        {"name": key, "cells": [_without_folders(run.settings.get(key)) for run in runs]} for key in public
+    ]
     return rows if len(runs) == 1 else [row for row in rows if len(set(map(str, row["cells"]))) > 1]
+
+
+def _without_folders(value: Any) -> Any:
+    """Of an absolute path only the name: a page is passed on, the folders of a machine are not."""
+    return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
 
 
 def _percent(value: float | None) -> str:

@@ -102,6 +102,25 @@ def test_settings_that_differ_are_shown_and_nothing_private(page) -> None:
     assert "hf_secret" not in page and "/somewhere/private" not in page
 
 
+def test_of_a_private_folder_only_the_name_is_shown(make_run, tmp_path) -> None:
+    run = make_run("run")
+    (run / "run.json").write_text('{"dataset": "/home/someone/secret/leaves"}')
+    write_report([run], tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text()
+    assert "leaves" in page and "someone" not in page
+
+
+def test_a_class_of_iou_zero_is_not_an_absent_class(make_run, tmp_path) -> None:
+    run = make_run("run")
+    (run / "per_image.npz").unlink()
+    (run / "metrics.json").write_text('{"mean_iou": 0.5, "per_category_iou": {"disc": 0.0, "ring": null}}')
+    write_report([run], tmp_path / "report.html")
+    cells = re.findall(
+        r'<tr><th>(\w+)</th><td class="run-1">([^<]*)<?', (tmp_path / "report.html").read_text()
+    )
+    assert [(name, value.strip()) for name, value in cells] == [("disc", "0.0"), ("ring", "\N{EN DASH}")]
+
+
 def test_a_log_alone_makes_a_page(make_run, tmp_path) -> None:
     run = make_run("run")
     for name in ("metrics.json", "per_image.npz", "run.json"):
