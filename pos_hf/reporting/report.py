@@ -118,6 +118,11 @@ def training_figures(runs: Sequence[Run]) -> list[Figure]:
             "Share of unlabeled pixels whose pseudo-label is confident enough to count.",
         ),
         (
+            "Pseudo-labels on held-out labels",
+            curves(runs, "eval_pseudo_label_precision", "eval_pseudo_label_coverage", unit_interval=True),
+            "Solid: share of the kept pixels that are right; dashed: share of the pixels that are kept.",
+        ),
+        (
             "Gradient norms",
             curves(runs, "supervised_norm", "unsupervised_norm", logarithmic=True),
             "Solid: supervised; dashed: unsupervised. Logarithmic.",

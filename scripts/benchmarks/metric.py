@@ -41,6 +41,19 @@ class HistogramMeanIoU(evaluate.Metric):
         return {"mean_iou": np.nanmean(totals[0] / (totals[1] + totals[2] - totals[0]))}
 
 
+def random_maps(images: int) -> tuple[np.ndarray, np.ndarray]:
+    """Predictions that are wrong in a fifth of the pixels, and labels in blocks with ignored pixels, uint8."""
+    random = np.random.default_rng(0)
+    blocks = random.integers(0, CLASSES, (images, SIDE // 16, SIDE // 16))
+    labels = blocks.repeat(16, 1).repeat(16, 2).astype(np.uint8)
+    predictions = np.where(
+        random.random(labels.shape) < 0.2, random.integers(0, CLASSES, labels.shape), labels
+    )
+    predictions = predictions.astype(np.uint8)
+    labels[random.random(labels.shape) < 0.05] = 255
+    return predictions, labels
+
+
 def measure(side: Callable[[], float], images: int) -> float:
     start = time.perf_counter()
     side()
@@ -55,14 +68,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    random = np.random.default_rng(0)
-    blocks = random.integers(0, CLASSES, (args.images, SIDE // 16, SIDE // 16))
-    labels = blocks.repeat(16, 1).repeat(16, 2).astype(np.uint8)
-    predictions = np.where(
-        random.random(labels.shape) < 0.2, random.integers(0, CLASSES, labels.shape), labels
-    )
-    predictions = predictions.astype(np.uint8)
-    labels[random.random(labels.shape) < 0.05] = 255
+    predictions, labels = random_maps(args.images)
     device_predictions = torch.from_numpy(predictions).to(args.device, torch.int64)
     device_labels = torch.from_numpy(labels).to(args.device, torch.int64)
     id2label = dict(enumerate(map(str, range(CLASSES))))

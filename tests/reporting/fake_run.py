@@ -45,7 +45,13 @@ def fake_log(random: np.random.Generator, steps: int, *, unlabeled: bool) -> lis
         log.append(entry)
         if step % 50 == 0:
             log.append(
-                {"step": step, "eval_mean_iou": 0.55 * done**0.5, "eval_student_mean_iou": 0.5 * done**0.5}
+                {
+                    "step": step,
+                    "eval_mean_iou": 0.55 * done**0.5,
+                    "eval_student_mean_iou": 0.5 * done**0.5,
+                    "eval_pseudo_label_precision": 0.9,
+                    "eval_pseudo_label_coverage": 0.6 * done,
+                }
             )
     return log
 

@@ -18,6 +18,7 @@ CURVES = [
     "Unsupervised loss",
     "mIoU during training",
     "Kept pixels",
+    "Pseudo-labels on held-out labels",
     "Gradient norms",
     "Weights of the update",
     "MEO gain",
