@@ -42,7 +42,7 @@ class HistogramMeanIoU(evaluate.Metric):
 
 
 def random_maps(images: int) -> tuple[np.ndarray, np.ndarray]:
-    """Predictions that are wrong in a fifth of the pixels, and labels in blocks with ignored pixels, uint8."""
+    """Predictions wrong in a fifth of the pixels, and labels in blocks with ignored pixels, uint8."""
     random = np.random.default_rng(0)
     blocks = random.integers(0, CLASSES, (images, SIDE // 16, SIDE // 16))
     labels = blocks.repeat(16, 1).repeat(16, 2).astype(np.uint8)
