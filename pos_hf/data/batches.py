@@ -33,6 +33,7 @@ class PairedDataset(Dataset[Item]):
         seed: Seed of every view.
         unlabeled_ratio: Unlabeled rows a labeled one: only one key in so many has a labeled row.
         shows_class: For class-aware sampling, whether each labeled row shows each class, bool [N, C].
+        second_draw: Add a group "partner": a second draw of the same unlabeled row (UniMatch V1).
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class PairedDataset(Dataset[Item]):
         seed: int,
         unlabeled_ratio: int = 1,
         shows_class: np.ndarray | None = None,
+        second_draw: bool = False,
     ) -> None:
         self.labeled = labeled.select_columns(["image", "mask"])
         self.unlabeled = unlabeled.select_columns(["image"])
@@ -50,20 +52,29 @@ class PairedDataset(Dataset[Item]):
         self.seed = seed
         self.unlabeled_ratio = unlabeled_ratio
         self.shows_class = shows_class
+        self.second_draw = second_draw
 
     @classmethod
-    def from_arguments(cls, data: SegmentationData, args: DataArguments, seed: int) -> "PairedDataset":
-        """Pair the training roles as the arguments say."""
+    def from_arguments(
+        cls,
+        data: SegmentationData,
+        args: DataArguments,
+        seed: int,
+        num_strong_views: int = 2,
+        second_draw: bool = False,
+    ) -> "PairedDataset":
+        """Pair the training roles as the arguments say and the method needs."""
         counts = None
         if args.class_aware_sampling or args.rare_class_retries:
             counts = count_labels(data.labeled, data.num_classes)
         return cls(
             data.labeled,
             data.unlabeled,
-            Views.from_arguments(args, rare_classes=() if counts is None else rare_classes(counts)),
+            Views.from_arguments(args, num_strong_views, () if counts is None else rare_classes(counts)),
             seed,
             args.unlabeled_ratio,
             shows_class=counts > 0 if counts is not None and args.class_aware_sampling else None,
+            second_draw=second_draw,
         )
 
     def sampler(self, seed: int) -> "PairSampler":
@@ -86,6 +97,8 @@ class PairedDataset(Dataset[Item]):
         _, labeled_index, unlabeled_index = key
         row = self.unlabeled[unlabeled_index]
         views = {"unlabeled": self.views.unlabeled(row["image"], self._generator(1, key))}
+        if self.second_draw:
+            views["partner"] = self.views.unlabeled(row["image"], self._generator(2, key))
         if labeled_index != NO_LABEL:
             row = self.labeled[labeled_index]
             views["labeled"] = self.views.labeled(row["image"], row["mask"], self._generator(0, key))

@@ -79,20 +79,35 @@ def draw_geometry(
     return Geometry(width, height, left, top, bool(rng.random() < 0.5))
 
 
-def apply_geometry(
-    picture: Image.Image,
-    geometry: Geometry,
-    crop_size: int,
-    resample: Image.Resampling = Image.Resampling.BILINEAR,
-    fill: int = 0,
-) -> Image.Image:
-    """Resize, pad on the right and at the bottom with `fill`, crop to a square, flip."""
-    picture = picture.resize((geometry.width, geometry.height), resample)
-    pad_right, pad_bottom = max(crop_size - geometry.width, 0), max(crop_size - geometry.height, 0)
-    if pad_right or pad_bottom:
-        picture = ImageOps.expand(picture, (0, 0, pad_right, pad_bottom), fill)
-    left, top = geometry.left, geometry.top
-    picture = picture.crop((left, top, left + crop_size, top + crop_size))
+def crop_image(image: Image.Image, geometry: Geometry, crop_size: int) -> Image.Image:
+    """Resize bilinearly, pad with black on the right and at the bottom, crop to a square, flip.
+
+    Only what the crop keeps is resized, several times faster for large images; its pixels are those of the
+    whole image's resize to one or two grey levels of rounding.
+    """
+    width, height = min(crop_size, geometry.width), min(crop_size, geometry.height)
+    across, down = image.width / geometry.width, image.height / geometry.height
+    left, top = geometry.left * across, geometry.top * down
+    right, bottom = min(left + width * across, image.width), min(top + height * down, image.height)
+    cropped = image.resize((width, height), Image.Resampling.BILINEAR, box=(left, top, right, bottom))
+    return _pad_and_flip(cropped, geometry, crop_size, fill=0)
+
+
+def crop_mask(mask: Image.Image, geometry: Geometry, crop_size: int) -> Image.Image:
+    """The same for a one-channel map of class ids: nearest neighbour, padded with 255."""
+    resized = mask.resize((geometry.width, geometry.height), Image.Resampling.NEAREST)
+    right, bottom = (
+        min(geometry.left + crop_size, resized.width),
+        min(geometry.top + crop_size, resized.height),
+    )
+    cropped = resized.crop((geometry.left, geometry.top, right, bottom))
+    return _pad_and_flip(cropped, geometry, crop_size, fill=IGNORE_INDEX)
+
+
+def _pad_and_flip(picture: Image.Image, geometry: Geometry, crop_size: int, fill: int) -> Image.Image:
+    missing = (crop_size - picture.width, crop_size - picture.height)
+    if any(missing):
+        picture = ImageOps.expand(picture, (0, 0, *missing), fill)
     return ImageOps.mirror(picture) if geometry.flip else picture
 
 
@@ -169,10 +184,13 @@ class Views:
     rare_class_retries: int = 0
 
     @classmethod
-    def from_arguments(cls, args: DataArguments, rare_classes: tuple[int, ...] = ()) -> "Views":
+    def from_arguments(
+        cls, args: DataArguments, num_strong_views: int = 2, rare_classes: tuple[int, ...] = ()
+    ) -> "Views":
         low, high = args.scale_range
         return cls(
             args.crop_size,
+            num_strong_views,
             scale_range=(low, high),
             on_device=args.device_views,
             rare_classes=rare_classes,
@@ -184,12 +202,10 @@ class Views:
         rare = np.intersect1d(self.rare_classes, np.asarray(mask)) if self.rare_class_retries else np.empty(0)
         for _ in range(1 + self.rare_class_retries):
             geometry = draw_geometry(mask.size, self.crop_size, self.scale_range, rng)
-            labels = apply_geometry(
-                mask, geometry, self.crop_size, Image.Resampling.NEAREST, fill=IGNORE_INDEX
-            )
+            labels = crop_mask(mask, geometry, self.crop_size)
             if rare.size == 0 or np.isin(rare, np.asarray(labels)).any():
                 break
-        weak = [apply_geometry(band, geometry, self.crop_size) for band in to_pictures(image)]
+        weak = [crop_image(band, geometry, self.crop_size) for band in to_pictures(image)]
         return {"pixel_values": to_channels_first(weak), "labels": np.asarray(labels, np.int64)}
 
     def unlabeled(self, image: Picture, rng: Generator) -> dict[str, np.ndarray]:
@@ -202,7 +218,7 @@ class Views:
         """
         pictures = to_pictures(image)
         geometry = draw_geometry(pictures[0].size, self.crop_size, self.scale_range, rng)
-        weak = [apply_geometry(picture, geometry, self.crop_size) for picture in pictures]
+        weak = [crop_image(picture, geometry, self.crop_size) for picture in pictures]
         draws = [draw_photometry(rng) for _ in range(self.num_strong_views)]
         boxes = [draw_cutmix_box(self.crop_size, rng) for _ in range(self.num_strong_views)]
         item = {
