@@ -14,7 +14,7 @@ from pos_hf.data.segmentation_data import SegmentationData, voc_palette
 from pos_hf.errors import InputError
 
 IMAGE_SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
-ARRAY_SUFFIX = ".npy"  # images of more than three channels, [H, W, C]
+LISTED_SUFFIXES = IMAGE_SUFFIXES | {".npy"}  # arrays [H, W, C]: images of any number of channels
 
 Files = dict[str, str]
 """Path by id; the id is the path inside the folder, without its suffix."""
@@ -102,7 +102,7 @@ def list_images(folder: Path, name_end: str = "") -> Files:
         inside = os.path.relpath(parent, folder).replace(os.sep, "/")
         for name in names:
             stem, suffix = os.path.splitext(name)
-            if suffix.lower() not in IMAGE_SUFFIXES | {ARRAY_SUFFIX} or not stem.endswith(name_end):
+            if suffix.lower() not in LISTED_SUFFIXES or not stem.endswith(name_end):
                 continue
             stem = stem.removesuffix(name_end)
             id = stem if inside == "." else f"{inside}/{stem}"

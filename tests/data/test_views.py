@@ -10,8 +10,9 @@ from pos_hf.data.views import (
     Geometry,
     Photometry,
     Views,
-    apply_geometry,
     apply_photometry,
+    crop_image,
+    crop_mask,
     draw_cutmix_box,
     draw_geometry,
     draw_photometry,
@@ -148,8 +149,8 @@ def test_box_aspect_and_place_follow_rejection_sampling(boxes):
 
 def test_padding_is_right_and_bottom_black_in_images_and_255_in_masks():
     geometry = Geometry(width=3, height=2, left=0, top=0, flip=False)
-    image = apply_geometry(Image.new("RGB", (3, 2), (9, 9, 9)), geometry, 4)
-    mask = apply_geometry(Image.new("L", (3, 2), 7), geometry, 4, Image.Resampling.NEAREST, fill=255)
+    image = crop_image(Image.new("RGB", (3, 2), (9, 9, 9)), geometry, 4)
+    mask = crop_mask(Image.new("L", (3, 2), 7), geometry, 4)
     inside = np.zeros((4, 4), bool)
     inside[:2, :3] = True
     np.testing.assert_array_equal(np.asarray(image)[..., 0], np.where(inside, 9, 0))
@@ -161,8 +162,23 @@ def test_padding_is_right_and_bottom_black_in_images_and_255_in_masks():
 def test_crop_and_flip_take_the_named_pixels():
     values = np.arange(30, dtype=np.uint8).reshape(5, 6)
     geometry = Geometry(width=6, height=5, left=2, top=1, flip=True)
-    cropped = apply_geometry(Image.fromarray(values), geometry, 3, Image.Resampling.NEAREST)
-    np.testing.assert_array_equal(np.asarray(cropped), values[1:4, 2:5][:, ::-1])
+    for crop in (crop_image, crop_mask):
+        cropped = crop(Image.fromarray(values), geometry, 3)
+        np.testing.assert_array_equal(np.asarray(cropped), values[1:4, 2:5][:, ::-1])
+
+
+@pytest.mark.parametrize("size", [(100, 75), (75, 100), (33, 20)])
+def test_a_crop_is_cut_from_the_whole_resized_image(size):
+    image = rgb_noise(size[::-1])
+    for seed in range(30):
+        geometry = draw_geometry(size, 48, (0.5, 2.0), np.random.default_rng(seed))
+        whole = np.zeros((400, 400, 3), int)
+        resized = image.resize((geometry.width, geometry.height), Image.Resampling.BILINEAR)
+        whole[: geometry.height, : geometry.width] = np.asarray(resized)
+        expected = whole[geometry.top :, geometry.left :][:48, :48]
+        expected = expected[:, ::-1] if geometry.flip else expected
+        difference = abs(np.asarray(crop_image(image, geometry, 48)) - expected)
+        assert difference.max() <= 2 and (difference > 0).mean() < 0.25
 
 
 def rgb_noise(size=(9, 7)):
