@@ -1,4 +1,4 @@
-"""Registers the models with transformers when its Auto classes are imported; keeps `import pos_hf` light."""
+"""Registers the models with transformers when its auto modules are imported; keeps `import pos_hf` light."""
 
 import importlib.util
 import sys
@@ -7,27 +7,21 @@ from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
-CONFIGS = "transformers.models.auto.configuration_auto"
-MODELS = "transformers.models.auto.modeling_auto"
+from .models.registration import register_configs, register_models
 
-
-def _register() -> None:
-    from .models.registration import register_configs, register_models
-
-    register_configs()
-    register_models()
+REGISTER_AFTER = {
+    "transformers.models.auto.configuration_auto": register_configs,
+    "transformers.models.auto.modeling_auto": register_models,
+}
 
 
 class _RegisterAfterImport(MetaPathFinder):
-    """Finds the two auto modules as usual, and registers once both have been executed.
-
-    The modeling one imports the configuration one; where that comes alone, it brings the other.
-    """
+    """Finds the two auto modules as usual, and registers once they have been executed."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if fullname not in (CONFIGS, MODELS):
+        if fullname not in REGISTER_AFTER:
             return None
         sys.meta_path.remove(self)
         spec = importlib.util.find_spec(fullname)
@@ -38,21 +32,15 @@ class _RegisterAfterImport(MetaPathFinder):
 
         def execute_and_register(module: ModuleType) -> None:
             execute(module)
-            if fullname == MODELS:
-                _register()
-            elif MODELS not in sys.modules:
-                importlib.import_module(MODELS)
+            REGISTER_AFTER[fullname]()
 
         spec.loader.exec_module = execute_and_register  # type: ignore[method-assign]
         return spec
 
 
 def register_with_transformers() -> None:
-    """Register now if transformers' auto modules are there already, otherwise right after they are imported."""
-    if MODELS in sys.modules:
-        _register()
-    elif CONFIGS in sys.modules:
-        importlib.import_module(MODELS)
-        _register()
-    else:
-        sys.meta_path.insert(0, _RegisterAfterImport())
+    """Register now what transformers has imported already, and the rest right after it is imported."""
+    for name, register in REGISTER_AFTER.items():
+        if name in sys.modules:
+            register()
+    sys.meta_path.insert(0, _RegisterAfterImport())

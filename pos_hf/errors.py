@@ -1,4 +1,4 @@
-"""The one exception that means "the user's input is wrong"; every command turns it into a sentence and exit code 2."""
+"""The one exception for bad input; every command turns it into a sentence and exit code 2."""
 
 
 class InputError(ValueError):

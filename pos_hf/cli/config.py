@@ -1,4 +1,4 @@
-"""Reads a config file and command-line overrides into the three groups of arguments. Nothing is trained here."""
+"""Reads a config file and command-line overrides into three groups of arguments. Nothing is trained here."""
 
 import argparse
 import dataclasses
@@ -28,7 +28,10 @@ class ModelArguments:
     backbone_weights: str | None = field(
         default=None, metadata={"help": "Folder or Hub id of pretrained backbone weights for a preset."}
     )
-    model_options: dict[str, Any] | str | None = field(
+    trust_remote_code: bool = field(
+        default=False, metadata={"help": "Run the code that a model folder brings along."}
+    )
+    model_options: dict[str, Any] | None = field(
         default=None, metadata={"help": "Entries of the model's configuration to replace, as JSON."}
     )
 
@@ -65,7 +68,7 @@ def parse_config(path: Path | None, overrides: list[str]) -> Arguments:
     for key in values:
         if key not in known:
             raise InputError(f"{path}: unknown key {key!r}, did you mean {_nearest(key, known)!r}?")
-    parser = _Parser(GROUPS, exit_on_error=False, allow_abbrev=False)
+    parser = _Parser([*GROUPS], exit_on_error=False, allow_abbrev=False)
     try:
         parser.set_defaults(**values)
         groups = parser.parse_args_into_dataclasses(overrides, return_remaining_strings=True)

@@ -1,4 +1,4 @@
-"""`pos-hf train CONFIG [--key value ...]`, the same code as scripts/train.py: a config in, a finished run folder out."""
+"""`pos-hf train CONFIG [--key value ...]`, also scripts/train.py: a config in, a finished run folder out."""
 
 import argparse
 from pathlib import Path
@@ -46,7 +46,7 @@ def main(argv: list[str]) -> int:
     arguments, overrides = parser.parse_known_args(argv)
 
     from pos_hf.cli.config import parse_config
-    from pos_hf.training.run import run_training
+    from pos_hf.cli.run import run_training
 
     run_training(*parse_config(arguments.config, overrides))
     return 0

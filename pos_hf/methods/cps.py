@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor, cat, nn
+from transformers import PreTrainedModel
 from transformers.modeling_outputs import SemanticSegmenterOutput
 
 from pos_hf.methods.base import Batch, LossTerm, Method, predict_logits
@@ -22,7 +23,10 @@ class StudentPair(nn.Module):
         second: The same architecture with another initialisation (at least of its head).
     """
 
-    def __init__(self, first: nn.Module, second: nn.Module) -> None:
+    first: PreTrainedModel
+    second: PreTrainedModel
+
+    def __init__(self, first: PreTrainedModel, second: PreTrainedModel) -> None:
         super().__init__()
         self.first = first
         self.second = second

@@ -1,7 +1,7 @@
 """`POSConfig`: transformers' TrainingArguments and what balancing two objectives adds to them."""
 
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 from transformers import TrainingArguments
 
@@ -43,19 +43,20 @@ class POSConfig(TrainingArguments):
         head_learning_rate_multiplier: learning rate of everything outside the backbone, relative to
             `learning_rate`, which is the backbone's.
         teacher_decay: plateau of the EMA teacher's decay.
+        overwrite: replace the run that `output_dir` already holds.
         max_skipped_steps: stop with an error after this many steps in a row whose gradient is not finite.
     """
 
-    _VALID_DICT_FIELDS: ClassVar[list[str]] = [
+    _VALID_DICT_FIELDS = [  # noqa: RUF012 - the base class's declaration
         *TrainingArguments._VALID_DICT_FIELDS,
         "method_options",
         "strategy_options",
     ]
 
-    output_dir: str | None = field(default="runs/default", metadata={"help": "Folder of the run."})
+    output_dir: str = field(default="runs/default", metadata={"help": "Folder of the run."})
     max_grad_norm: float = field(default=0.0, metadata={"help": "0 does not clip; clipping would undo MEO."})
     weight_decay: float = field(default=0.01, metadata={"help": "Decay of every parameter."})
-    lr_scheduler_type: Any = field(default="polynomial", metadata={"help": "The learning rate's schedule."})
+    lr_scheduler_type: str = field(default="polynomial", metadata={"help": "The learning rate's schedule."})
     lr_scheduler_kwargs: dict[str, Any] | str | None = field(
         default_factory=lambda: {"power": 0.9, "lr_end": 0.0},
         metadata={"help": "Arguments of the schedule, as JSON."},
@@ -69,12 +70,16 @@ class POSConfig(TrainingArguments):
     )
     dataloader_drop_last: bool = field(default=True, metadata={"help": "Drop an incomplete last batch."})
 
+    overwrite: bool = field(
+        default=False, metadata={"help": "Replace the run that output_dir already holds."}
+    )
+
     method: str = field(default="unimatch_v2", metadata={"help": "How the two losses are made."})
-    method_options: dict[str, Any] | str | None = field(
+    method_options: dict[str, Any] | None = field(
         default=None, metadata={"help": "Arguments of the method, as JSON."}
     )
     strategy: str = field(default="pos", metadata={"help": "How the two gradients are integrated."})
-    strategy_options: dict[str, Any] | str | None = field(
+    strategy_options: dict[str, Any] | None = field(
         default=None, metadata={"help": 'Arguments of the strategy, as JSON: {"preset": "paper"}.'}
     )
     gradient_scope: str | None = field(
@@ -119,7 +124,7 @@ class POSConfig(TrainingArguments):
             )
         if self.optim in STEPS_IN_BACKWARD:
             raise InputError(
-                f"optim {str(self.optim.value)!r} steps inside the backward, before the two gradients can be "
+                f"optim {str(self.optim)!r} steps inside the backward, before the two gradients can be "
                 "integrated; use adamw_torch_fused or sgd"
             )
         if self.ddp_static_graph and self.gradient_accumulation_steps > 1:

@@ -40,7 +40,7 @@ class EMATeacher:
     """
 
     def __init__(self, student: nn.Module, max_decay: float = 0.996) -> None:
-        self.model = copy.deepcopy(student).eval().requires_grad_(False)
+        self.model: Any = copy.deepcopy(student).eval().requires_grad_(False)
         self.max_decay = max_decay
 
     def decay(self, step: int) -> float:

@@ -16,23 +16,21 @@ from transformers import (
     BaseImageProcessor,
     PreTrainedModel,
     Trainer,
-    TrainerCallback,
-    TrainerControl,
-    TrainerState,
-    TrainingArguments,
 )
 from transformers.utils import SAFE_WEIGHTS_NAME
 
 from pos_hf.balancing import Fixed, GradientPair, Gramian, Strategy, average_over_ranks
-from pos_hf.data import PairedDataset, PairSampler, collate
+from pos_hf.data import PairedDataset, collate
+from pos_hf.data.device_views import add_strong_views
 from pos_hf.errors import InputError
 from pos_hf.evaluation import evaluate_model
-from pos_hf.methods import LossTerm, Method, get_method
+from pos_hf.methods import LossTerm, Method, StudentPair, get_method
 
 from .arguments import POSConfig
+from .callbacks import StepHooks
 from .diagnostics import Diagnostics
 from .engines import DATA_PARALLEL, refuse_inexact_engine
-from .teacher import EMATeacher, broadcast_buffers
+from .teacher import EMATeacher
 
 TEACHER_FOLDER = "teacher"
 STUDENT_FOLDER = "student"
@@ -57,12 +55,15 @@ class POSTrainer(Trainer):
     """
 
     args: POSConfig
+    model: PreTrainedModel | StudentPair
+    processing_class: BaseImageProcessor
+    optimizer: Any
     # Our losses are means over a micro-batch; training_step divides them itself.
     loss_is_scaled_for_ga = False
 
     def __init__(
         self,
-        model: PreTrainedModel,
+        model: PreTrainedModel | StudentPair,
         args: POSConfig,
         train_dataset: PairedDataset,
         eval_dataset: Dataset | None = None,
@@ -84,9 +85,7 @@ class POSTrainer(Trainer):
             **kwargs,
         )
         refuse_inexact_engine(self.accelerator, args)
-        self.sampler = PairSampler(
-            len(train_dataset.labeled), len(train_dataset.unlabeled), seed=args.data_seed or args.seed
-        )
+        self.sampler = train_dataset.sampler(args.data_seed or args.seed)
         self.method = (method or get_method(args.method, **(args.method_options or {}))).to(args.device)
         self.strategy = strategy or args.get_strategy()
         if len(self.method.objectives) == 1:
@@ -102,9 +101,10 @@ class POSTrainer(Trainer):
         self._skipped_in_a_row = torch.zeros((), device=args.device)
         self._longest_skip = torch.zeros((), device=args.device)
         # one statistic a channel, broadcast over [..., 3, H, W]
-        self._pixel_mean = torch.tensor(processing_class.image_mean, device=args.device)[:, None, None]
-        self._pixel_std = torch.tensor(processing_class.image_std, device=args.device)[:, None, None]
-        self.add_callback(_StepHooks(self))
+        statistics = processing_class.to_dict()
+        self._pixel_mean = torch.tensor(statistics["image_mean"], device=args.device)[:, None, None]
+        self._pixel_std = torch.tensor(statistics["image_std"], device=args.device)[:, None, None]
+        self.add_callback(StepHooks(self))
 
     # ---- One training step ----
 
@@ -122,6 +122,7 @@ class POSTrainer(Trainer):
             The mean of the objectives' losses, divided by the number of micro-batches; 0-d, detached.
         """
         model.train()
+        self.method.progress = self.state.global_step / self.state.max_steps
         batch = self._prepare_inputs(inputs)
         losses = {objective: torch.zeros((), device=self.args.device) for objective in self.method.objectives}
         statistics: dict[str, Tensor] = {}
@@ -202,14 +203,16 @@ class POSTrainer(Trainer):
 
     def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
         """Move a batch to the device and turn its uint8 images into normalised float32."""
-        batch = super()._prepare_inputs(inputs)
-        for group in batch.values():
-            for name, value in group.items():
-                if value.dtype == torch.uint8:
-                    group[name] = (value / 255 - self._pixel_mean) / self._pixel_std
-        return batch
+        batch: dict[str, Any] = super()._prepare_inputs(inputs)
+        return {group: self._normalise(add_strong_views(views)) for group, views in batch.items()}
 
-    def _get_train_sampler(self, train_dataset: PairedDataset | None = None) -> Sampler:
+    def _normalise(self, views: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {
+            name: (value / 255 - self._pixel_mean) / self._pixel_std if value.dtype == torch.uint8 else value
+            for name, value in views.items()
+        }
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler:
         return self.sampler
 
     def _prepare_for_training(self, *args: Any, **kwargs: Any) -> Any:
@@ -238,7 +241,7 @@ class POSTrainer(Trainer):
             raise InputError(f"gradient_scope {scope!r} names no trainable parameter, such as {names[0]!r}")
         return metric
 
-    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+    def create_optimizer(self, model: PreTrainedModel | StudentPair | None = None) -> torch.optim.Optimizer:
         """Two parameter groups: the backbone at `learning_rate`, everything else at a multiple of it.
 
         Args:
@@ -250,12 +253,12 @@ class POSTrainer(Trainer):
         if self.optimizer is not None:
             return self.optimizer
         model = model or self.model
-        backbone = f"{model.base_model_prefix}."
+        backbone = self._deployed(model).base_model_prefix
         groups: dict[bool, list[nn.Parameter]] = {True: [], False: []}
         for name, parameter in model.named_parameters():
             if parameter.requires_grad:
-                groups[name.startswith(backbone)].append(parameter)
-        optimizer_class, options = self.get_optimizer_cls_and_kwargs(self.args, model)
+                groups[backbone in name.split(".")].append(parameter)
+        optimizer_class, options = self.get_optimizer_cls_and_kwargs(self.args)
         if optimizer_class is torch.optim.SGD:
             options["fused"] = True
         rate = options.pop("lr")
@@ -318,8 +321,8 @@ class POSTrainer(Trainer):
             num_workers=self.args.dataloader_num_workers,
             accelerator=self.accelerator,
         )
-        student = score(self.model)
-        scores = score(self.teacher.model) if self.teacher else student
+        student = score(self._deployed(self.model))
+        scores = score(self.exported_model) if self.teacher else student
         metrics = {
             f"{metric_key_prefix}_{name}": scores[name]
             for name in ("mean_iou", "mean_iou_absent_zero", "overall_accuracy")
@@ -345,9 +348,18 @@ class POSTrainer(Trainer):
             super().save_model(output_dir, _internal_call=True)
             return
         folder = Path(output_dir or self.args.output_dir)
-        self._export(self.teacher.model if self.teacher else self.model, folder)
+        self._export(self.exported_model, folder)
         if self.teacher:
-            self._export(self.model, folder / STUDENT_FOLDER)
+            self._export(self._deployed(self.model), folder / STUDENT_FOLDER)
+
+    @property
+    def exported_model(self) -> PreTrainedModel:
+        """The model that training is for: the teacher, or the student of a method without one."""
+        return self._deployed(self.teacher.model if self.teacher else self.model)
+
+    @staticmethod
+    def _deployed(model: PreTrainedModel | StudentPair) -> PreTrainedModel:
+        return model.first if isinstance(model, StudentPair) else model
 
     def _export(self, model: PreTrainedModel, folder: Path) -> None:
         state_dict = self.accelerator.get_state_dict(model)
@@ -368,27 +380,3 @@ class POSTrainer(Trainer):
         if self.teacher:
             self.teacher.load_state_dict(load_file(folder / TEACHER_FOLDER / SAFE_WEIGHTS_NAME))
         self.method.load_state_dict(load_file(folder / METHOD_STATE, device=str(self.args.device)))
-
-
-class _StepHooks(TrainerCallback):
-    """What must happen between the Trainer's own calls: the sampler's epoch, the teacher's update."""
-
-    def __init__(self, trainer: POSTrainer) -> None:
-        self.trainer = trainer
-
-    def on_epoch_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        # the Trainer's own set_epoch does not reach a sampler under DDP after a mid-epoch resume
-        self.trainer.sampler.set_epoch(int(state.epoch or 0))
-
-    def on_optimizer_step(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        trainer = self.trainer
-        if trainer.accelerator.optimizer_step_was_skipped:
-            trainer.diagnostics.add({"skipped_steps": torch.ones((), device=args.device)})
-        elif trainer.teacher:
-            trainer.teacher.update(trainer.model, state.global_step)
-        else:
-            broadcast_buffers(trainer.model)

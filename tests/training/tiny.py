@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from transformers import PreTrainedConfig, PreTrainedModel, SegformerImageProcessor
 from transformers.modeling_outputs import SemanticSegmenterOutput
 
+from pos_hf.data import PairSampler
 from pos_hf.training import POSConfig, POSTrainer
 
 NUM_CLASSES = 3
@@ -65,6 +66,9 @@ class TinyPairs(torch.utils.data.Dataset):
 
     def __len__(self) -> int:
         return len(self.unlabeled)
+
+    def sampler(self, seed: int) -> PairSampler:
+        return PairSampler(len(self.labeled), len(self.unlabeled), seed)
 
     def __getitem__(self, key: tuple[int, int, int]) -> dict[str, dict[str, Tensor]]:
         _, labeled, unlabeled = key

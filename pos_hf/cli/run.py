@@ -1,0 +1,187 @@
+"""One training run from its arguments: data, model, trainer, finished folder. Parsing is in config.py."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel
+from transformers.trainer_utils import get_last_checkpoint
+
+from pos_hf.cli.config import ModelArguments
+from pos_hf.data import DataArguments, PairedDataset, SegmentationData, load_data
+from pos_hf.errors import InputError
+from pos_hf.evaluation import evaluate_images, predict_images, protocol
+from pos_hf.hub import write_model_card
+from pos_hf.methods import Method, StudentPair, get_method
+from pos_hf.models import build_model, default_image_processor
+from pos_hf.reporting import write_examples, write_report
+from pos_hf.training import POSConfig, POSTrainer
+
+RUN_FILE = "run.json"
+NUM_EXAMPLES = 6
+
+
+def run_training(model_args: ModelArguments, data_args: DataArguments, args: POSConfig) -> Path:
+    """Train, evaluate and export one model.
+
+    Args:
+        model_args: the network.
+        data_args: the images.
+        args: everything else.
+
+    Returns:
+        The run's folder: the exported model, its card, run.json, metrics.json, examples and report.html.
+
+    Raises:
+        InputError: something cannot be used; nothing has been trained or written.
+    """
+    folder = Path(args.output_dir)
+    checkpoint = find_checkpoint(folder, args)
+    method = get_method(args.method, **(args.method_options or {}))
+    data = load_data(data_args)
+    trainer = make_trainer(model_args, data_args, args, data, method)
+    if args.should_save:
+        folder.mkdir(parents=True, exist_ok=True)
+        groups = {
+            "model": dataclasses.asdict(model_args),
+            "data": dataclasses.asdict(data_args),
+            "training": args.to_dict(),
+        }
+        (folder / RUN_FILE).write_text(json.dumps(groups, indent=2, default=str) + "\n")
+    trainer.train(resume_from_checkpoint=checkpoint)
+    trainer.save_model()
+    trainer.save_state()
+    finish_folder(trainer, data, model_args.backbone_weights)
+    return folder
+
+
+def find_checkpoint(folder: Path, args: POSConfig) -> str | None:
+    """The checkpoint to resume from, if any; a folder that holds another run is not touched unasked.
+
+    Args:
+        folder: of the run.
+        args: `resume_from_checkpoint` is a folder or "latest"; `overwrite` allows a second run in `folder`.
+
+    Returns:
+        The checkpoint's folder, or None for a fresh run.
+
+    Raises:
+        InputError: the checkpoint is not there, or the folder holds another run.
+    """
+    asked = args.resume_from_checkpoint
+    if asked == "latest":
+        asked = get_last_checkpoint(str(folder)) if folder.is_dir() else None
+        if asked is None:
+            raise InputError(f"there is no checkpoint in {folder} to resume from")
+    if asked is not None and not Path(asked).is_dir():
+        raise InputError(f"there is no checkpoint {asked}")
+    if asked is None and (folder / RUN_FILE).exists() and not args.overwrite:
+        raise InputError(
+            f"{folder} holds another run: choose another output_dir, resume it with "
+            "--resume_from_checkpoint latest, or replace it with --overwrite"
+        )
+    return asked
+
+
+def make_trainer(
+    model_args: ModelArguments,
+    data_args: DataArguments,
+    args: POSConfig,
+    data: SegmentationData,
+    method: Method,
+) -> POSTrainer:
+    """Build the student for the data's classes and the trainer for both.
+
+    Args:
+        model_args: the network.
+        data_args: the views.
+        args: the trainer's own arguments.
+        data: loaded and checked.
+        method: how the losses are made.
+
+    Returns:
+        The trainer, ready to train.
+    """
+    torch.manual_seed(args.seed)
+    students = [build_student(model_args, data) for _ in range(method.num_students)]
+    processor = default_image_processor()
+    if data_args.image_mean is not None:
+        processor.image_mean = data_args.image_mean
+    if data_args.image_std is not None:
+        processor.image_std = data_args.image_std
+    return POSTrainer(
+        StudentPair(*students) if len(students) == 2 else students[0],
+        args,
+        PairedDataset.from_arguments(
+            data, data_args, args.seed, method.num_strong_views, second_draw=method.second_draw
+        ),
+        eval_dataset=data.test if data.selection is None else data.selection,
+        processing_class=processor,
+        method=method,
+    )
+
+
+def build_student(model_args: ModelArguments, data: SegmentationData) -> PreTrainedModel:
+    """One network for the data's classes.
+
+    Args:
+        model_args: which network and weights.
+        data: its classes and palette.
+
+    Returns:
+        The model, in training mode.
+    """
+    return build_model(
+        model_args.model,
+        data.id2label,
+        backbone_weights=model_args.backbone_weights,
+        trust_remote_code=model_args.trust_remote_code,
+        **{"palette": data.palette, **(model_args.model_options or {})},
+    )
+
+
+def finish_folder(trainer: POSTrainer, data: SegmentationData, base_model: str | None) -> None:
+    """Score the exported model on the test set (the selection set where there is none) and write the results.
+
+    Args:
+        trainer: after training.
+        data: its roles.
+        base_model: where the backbone's weights came from, for the card.
+    """
+    role = "selection" if data.test is None else "test"
+    if role not in data.masked_roles:
+        return
+    args, model = trainer.args, trainer.exported_model
+    rows = data.masked_roles[role]
+    evaluation = evaluate_images(
+        model,
+        rows,
+        trainer.processing_class,
+        batch_size=args.per_device_eval_batch_size,
+        accelerator=trainer.accelerator,
+        detailed=True,
+    )
+    if not args.should_save:
+        return
+    folder = Path(args.output_dir)
+    unlabeled = len(data.unlabeled) if "unsupervised" in trainer.method.objectives else 0
+    facts = protocol(
+        model,
+        dataset=data.name,
+        role=role,
+        split_hash=data.split_hash(),
+        num_labeled=len(data.labeled),
+        num_unlabeled=unlabeled,
+        method=args.method,
+        strategy=args.strategy if unlabeled else "supervised",
+        steps=trainer.state.global_step,
+        seed=args.seed,
+    )
+    evaluation.save(folder, facts)
+    examples = rows.select(np.linspace(0, len(rows) - 1, min(NUM_EXAMPLES, len(rows)), dtype=int))
+    predictions = predict_images(model, examples["image"], trainer.processing_class)
+    write_examples(folder / "examples", examples, predictions, list(data.id2label.values()), data.palette)
+    write_model_card(folder, base_model=base_model)
+    write_report([folder], folder / "report.html")
