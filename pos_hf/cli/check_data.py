@@ -63,11 +63,13 @@ def summary(report: "DataReport") -> str:
     if report.data is not None:
         rows = ", ".join(f"{count} {role}" for role, count in report.num_rows.items())
         lines += [f"{report.data.name}: {rows}; split {report.data.split_hash()}", ""]
-        lines += [*_histogram(report), ""]
+        lines += _histogram(report)
     groups: dict[tuple[str, str], list[Finding]] = {}
     for finding in report.findings:
         kind = (finding.severity, finding.problem.replace(finding.where, "it"))
         groups.setdefault(kind, []).append(finding)
+    if groups:
+        lines.append("")
     for (severity, problem), findings in sorted(groups.items()):
         lines.append(f"{severity}: {findings[0].role} {findings[0].where}: {problem}")
         lines += [f"    also {finding.role} {finding.where}" for finding in findings[1:SHOWN]]
@@ -75,7 +77,8 @@ def summary(report: "DataReport") -> str:
             lines.append(f"    and {len(findings) - SHOWN} more")
     remedies = dict.fromkeys(finding.remedy for finding in report.findings if finding.remedy)
     if remedies:
-        lines += ["", "add to the config:", *(f"    {remedy}" for remedy in remedies)]
+        lines += ["", "add to the config:"]
+        lines += [f"    {line}" for remedy in remedies for line in remedy.splitlines()]
     counts = {severity: 0 for severity in ("error", "warning", "note")}
     for finding in report.findings:
         counts[finding.severity] += 1

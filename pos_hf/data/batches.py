@@ -180,7 +180,5 @@ def rare_classes(counts: np.ndarray) -> tuple[int, ...]:
 
 def collate(items: list[Item]) -> dict[str, dict[str, torch.Tensor]]:
     """Stack the views of each group along a new first dimension; items without a labeled row add none."""
-    return {
-        group: default_collate([item[group] for item in items if group in item])
-        for group in ("labeled", "unlabeled")
-    }
+    groups = dict.fromkeys(group for item in items for group in item)
+    return {group: default_collate([item[group] for item in items if group in item]) for group in groups}

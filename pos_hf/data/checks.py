@@ -93,6 +93,8 @@ class _RoleChecks:
         self.modes: dict[str, list[str]] = defaultdict(list)
         self.id_counts = np.zeros(256, np.int64)
         self.unknown_ids: list[Finding] = []
+        # by number of channels: pixels, and each channel's sum and sum of squares
+        self.moments: dict[int, np.ndarray] = {}
 
     def read(self, rows: Dataset) -> dict[str, np.ndarray]:
         """Check every row.
@@ -109,6 +111,7 @@ class _RoleChecks:
             image = self._image(row["image"], decoder, name)
             if image is not None:
                 fingerprints[name] = fingerprint(image)
+                self._measure(np.asarray(image))
             if "mask" in row:
                 self._mask(row, decoder, image)
         return fingerprints
@@ -134,6 +137,11 @@ class _RoleChecks:
             self._add(
                 "warning", name, "is turned by its EXIF tag: its mask must be drawn for the turned image"
             )
+
+    def _measure(self, image: np.ndarray) -> None:
+        values = image[::4, ::4].reshape(-1, image.shape[-1]) / 255
+        moments = np.stack([np.full(values.shape[1], len(values)), values.sum(0), (values**2).sum(0)])
+        self.moments[values.shape[1]] = self.moments.get(values.shape[1], 0) + moments
 
     def _mask(self, row: dict[str, Any], decoder: RowDecoder, image: Any) -> None:
         name = mask_name(row)
@@ -182,6 +190,21 @@ class _RoleChecks:
             )
         else:
             yield from self.unknown_ids
+        for channels, (count, total, squares) in self.moments.items():
+            mean = total / count
+            std = np.sqrt(squares / count - mean**2)
+            if channels != 3:
+                yield Finding(
+                    "note",
+                    self.role,
+                    "all images",
+                    f"have {channels} channels, which ImageNet's statistics do not fit",
+                    f"image_mean: {mean.round(4).tolist()}\nimage_std: {std.round(4).tolist()}",
+                )
+        if len(self.moments) > 1:
+            yield Finding(
+                "error", self.role, "all images", f"have {sorted(self.moments)} channels, not one number"
+            )
         for mode, names in self.modes.items():
             if mode in _MODE_NOTES:
                 severity, text = _MODE_NOTES[mode]

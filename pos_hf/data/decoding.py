@@ -67,7 +67,7 @@ class RowDecoder:
         """
         name = stored["path"] or "an image"
         if name.endswith(".npy"):
-            return self._to_bytes(np.load(name), name)
+            return self._to_bytes(read_array(name), name)
         picture = read_picture(stored)
         if picture.mode in DEEP_MODES:
             picture = PILImage.fromarray(self._to_bytes(np.asarray(picture), name))
@@ -94,14 +94,16 @@ class RowDecoder:
         picture = read_picture(stored)
         if self.mask_colors:
             return PILImage.fromarray(self._color_ids(np.asarray(picture.convert("RGB"), np.int32), name))
-        values = np.asarray(picture)
+        values = np.asarray(picture).astype(np.uint8) if picture.mode == "1" else np.asarray(picture)
         if values.ndim != 2:
             raise InputError(
                 f"the mask {name} is painted in colours ({picture.mode}) where one channel of class ids is "
                 "expected: list the classes' colours in `mask_colors`"
             )
+        if values.dtype.kind == "f" or values.min() < 0 or values.max() >= len(self._lookup):
+            raise InputError(f"the mask {name} holds {values.dtype} values that are no class ids: redraw it")
         ids = self._lookup[values]
-        if ids.max(initial=0) > IGNORE_INDEX:
+        if ids.max() > IGNORE_INDEX:
             raise InputError(
                 f"the mask {name} holds the value {ids.max()}, but class ids go from 0 to 254 and 255 means "
                 "ignore: give it a class id in `mask_values`"
@@ -147,6 +149,21 @@ def read_picture(stored: Stored) -> PILImage.Image:
         raise InputError(
             f"{stored['path'] or 'a stored picture'} cannot be read: {error}; replace it"
         ) from error
+
+
+def read_array(path: str) -> np.ndarray:
+    """Load an image stored as an array [H, W, C].
+
+    Raises:
+        InputError: It is missing, truncated or of another shape.
+    """
+    try:
+        values = np.load(path)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read: {error}; replace it") from error
+    if values.ndim != 3:
+        raise InputError(f"{path} has the shape {values.shape}: store images as [height, width, channels]")
+    return values
 
 
 def rows_to_dataset(ids: Sequence[str], images: Sequence[Any], masks: Sequence[Any] | None = None) -> Dataset:

@@ -1,8 +1,7 @@
 """The published views of one image, in Pillow, drawn from a numpy Generator: geometry, colours, CutMix boxes.
 
-Everything here follows the data pipeline of UniMatch V1 and V2 (Yang et al., published
-code).
-Pairing of images and batches are in batches.py; the same photometry on the accelerator is in device_views.py.
+Everything here follows the published code of UniMatch V1 and V2 (Yang et al., CVPR 2023 and TPAMI 2025).
+Pairs and batches are in batches.py; the same photometry on the accelerator is in device_views.py.
 """
 
 import math
@@ -17,10 +16,8 @@ from pos_hf.data.arguments import DataArguments
 from pos_hf.data.segmentation_data import IGNORE_INDEX
 
 JITTER_PROBABILITY, GRAYSCALE_PROBABILITY, BLUR_PROBABILITY, CUTMIX_PROBABILITY = 0.8, 0.2, 0.5, 0.5
-JITTER_STRENGTH, HUE_STRENGTH = (
-    0.5,
-    0.25,
-)  # brightness, contrast, saturation in 1 +- 0.5; hue in +- 0.25 turns
+JITTER_STRENGTH = 0.5  # brightness, contrast and saturation are factors in 1 +- 0.5
+HUE_STRENGTH = 0.25  # turns, either way
 BLUR_SIGMA = (0.1, 2.0)  # pixels
 CUTMIX_AREA = (0.02, 0.4)  # share of the crop
 CUTMIX_ASPECT = (0.3, 1 / 0.3)  # height / width
@@ -96,11 +93,9 @@ def crop_image(image: Image.Image, geometry: Geometry, crop_size: int) -> Image.
 def crop_mask(mask: Image.Image, geometry: Geometry, crop_size: int) -> Image.Image:
     """The same for a one-channel map of class ids: nearest neighbour, padded with 255."""
     resized = mask.resize((geometry.width, geometry.height), Image.Resampling.NEAREST)
-    right, bottom = (
-        min(geometry.left + crop_size, resized.width),
-        min(geometry.top + crop_size, resized.height),
-    )
-    cropped = resized.crop((geometry.left, geometry.top, right, bottom))
+    right, bottom = geometry.left + crop_size, geometry.top + crop_size
+    kept = (geometry.left, geometry.top, min(right, resized.width), min(bottom, resized.height))
+    cropped = resized.crop(kept)
     return _pad_and_flip(cropped, geometry, crop_size, fill=IGNORE_INDEX)
 
 

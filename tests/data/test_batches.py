@@ -129,6 +129,15 @@ def test_the_ratio_gives_every_labeled_row_so_many_unlabeled_ones(data, ratio):
     assert len(batch["labeled"]["labels"]) == 1 and len(batch["unlabeled"]["padding_mask"]) == 2
 
 
+def test_a_second_draw_is_another_view_of_the_same_row(data):
+    pairs = PairedDataset(data.labeled, data.unlabeled, Views(32), seed=0, second_draw=True)
+    batch = collate([pairs[0, 1, 2], pairs[0, 2, 3]])
+    assert {name: value.shape for name, value in batch["partner"].items()} == {
+        name: value.shape for name, value in batch["unlabeled"].items()
+    }
+    assert not torch.equal(batch["partner"]["pixel_values"], batch["unlabeled"]["pixel_values"])
+
+
 def test_class_aware_sampling_shows_classes_equally_often():
     shows = np.zeros((50, 3), bool)
     shows[:, 0], shows[7, 1], shows[40:, 2] = True, True, True

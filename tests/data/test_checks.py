@@ -197,6 +197,24 @@ def test_the_suggested_line_mends_the_defect(folder, plant):
     assert not check(folder, **options).has_errors
 
 
+def test_statistics_of_many_channels_are_suggested(folder):
+    rng = np.random.default_rng(0)
+    bands = {}
+    for path in (*folder.glob("images/*"), *folder.glob("test/images/*"), *folder.glob("unlabeled/*")):
+        path.unlink()
+        bands[path] = (rng.random((40, 48, 5)) * [255, 200, 100, 50, 10]).astype(np.uint8)
+        np.save(path.with_suffix(".npy"), bands[path])
+    report = check(folder)
+    assert not report.has_errors
+    (remedy,) = (finding.remedy for finding in report.findings if finding.role == "unlabeled")
+    options = yaml.safe_load(remedy)
+    seen = np.concatenate(
+        [values.reshape(-1, 5) / 255 for path, values in bands.items() if "unlabeled" in str(path)]
+    )
+    np.testing.assert_allclose(options["image_mean"], seen.mean(0), atol=0.02)
+    np.testing.assert_allclose(options["image_std"], seen.std(0), atol=0.02)
+
+
 def test_nothing_is_found_in_a_clean_folder(folder):
     report = check(folder)
     assert report.findings == []

@@ -53,6 +53,16 @@ def test_colored_masks_without_colors_are_refused(tmp_path):
         RowDecoder().mask(save(tmp_path, np.zeros((2, 2, 3), np.uint8)))
 
 
+def test_black_and_white_masks_are_zero_and_one(tmp_path):
+    Image.fromarray(np.array([[0, 255, 255]], np.uint8)).convert("1").save(tmp_path / "mask.png")
+    np.testing.assert_array_equal(np.asarray(RowDecoder().mask(stored(tmp_path / "mask.png"))), [[0, 1, 1]])
+
+
+def test_masks_of_fractions_are_refused(tmp_path):
+    with pytest.raises(InputError, match="float32 values that are no class ids"):
+        RowDecoder().mask(save(tmp_path, np.full((2, 2), 0.5, np.float32), "mask.tif"))
+
+
 def test_sixteen_bit_masks_are_read_or_refused(tmp_path):
     mask = save(tmp_path, np.array([[0, 2], [255, 1]], np.uint16))
     np.testing.assert_array_equal(np.asarray(RowDecoder().mask(mask)), [[0, 2], [255, 1]])
@@ -77,6 +87,9 @@ def test_arrays_of_many_channels_are_images(tmp_path):
     decoded = RowDecoder(image_range=(0, 1000)).image(stored(tmp_path / "bands.npy"))
     assert decoded.dtype == np.uint8
     np.testing.assert_allclose(decoded, bands * 0.255, atol=0.51)
+    np.save(tmp_path / "flat.npy", bands[..., 0])
+    with pytest.raises(InputError, match=r"shape \(4, 5\): store images as"):
+        RowDecoder().image(stored(tmp_path / "flat.npy"))
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK"])
