@@ -3,7 +3,6 @@
 import argparse
 import dataclasses
 import difflib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,16 +30,12 @@ class ModelArguments:
     trust_remote_code: bool = field(
         default=False, metadata={"help": "Run the code that a model folder brings along."}
     )
-    model_options: dict[str, Any] | None = field(
+    model_options: dict[str, Any] | str | None = field(
         default=None, metadata={"help": "Entries of the model's configuration to replace, as JSON."}
     )
 
-    def __post_init__(self) -> None:
-        if isinstance(self.model_options, str):
-            self.model_options = json.loads(self.model_options)
 
-
-GROUPS = (ModelArguments, DataArguments, POSConfig)
+GROUPS: list[Any] = [ModelArguments, DataArguments, POSConfig]
 Arguments = tuple[ModelArguments, DataArguments, POSConfig]
 
 
@@ -68,7 +63,7 @@ def parse_config(path: Path | None, overrides: list[str]) -> Arguments:
     for key in values:
         if key not in known:
             raise InputError(f"{path}: unknown key {key!r}, did you mean {_nearest(key, known)!r}?")
-    parser = _Parser([*GROUPS], exit_on_error=False, allow_abbrev=False)
+    parser = _Parser(GROUPS, exit_on_error=False, allow_abbrev=False)
     try:
         parser.set_defaults(**values)
         groups = parser.parse_args_into_dataclasses(overrides, return_remaining_strings=True)

@@ -1,5 +1,6 @@
 """The `pos-hf` command: finds the command's file and turns bad input into one sentence and exit code 2."""
 
+import difflib
 import sys
 from importlib import import_module
 
@@ -34,7 +35,8 @@ def main(argv: list[str] | None = None) -> int:
         print("\npos-hf COMMAND --help says more.")
         return 0
     if arguments[0] not in COMMANDS:
-        print(f"pos-hf: unknown command {arguments[0]!r}; known are {', '.join(COMMANDS)}", file=sys.stderr)
+        nearest = difflib.get_close_matches(arguments[0], COMMANDS, n=1, cutoff=0)[0]
+        print(f"pos-hf: unknown command {arguments[0]!r}, did you mean {nearest!r}?", file=sys.stderr)
         return 2
     return run_command(arguments[0], arguments[1:])
 

@@ -14,10 +14,11 @@ from pos_hf.data import DataArguments, PairedDataset, SegmentationData, load_dat
 from pos_hf.errors import InputError
 from pos_hf.evaluation import evaluate_images, predict_images, protocol
 from pos_hf.hub import write_model_card
-from pos_hf.methods import Method, StudentPair, get_method
+from pos_hf.methods import Method, StudentPair
 from pos_hf.models import build_model, default_image_processor
 from pos_hf.reporting import write_examples, write_report
 from pos_hf.training import POSConfig, POSTrainer
+from pos_hf.training.arguments import json_options
 
 RUN_FILE = "run.json"
 NUM_EXAMPLES = 6
@@ -39,7 +40,7 @@ def run_training(model_args: ModelArguments, data_args: DataArguments, args: POS
     """
     folder = Path(args.output_dir)
     checkpoint = find_checkpoint(folder, args)
-    method = get_method(args.method, **(args.method_options or {}))
+    method = args.get_method()
     data = load_data(data_args)
     trainer = make_trainer(model_args, data_args, args, data, method)
     if args.should_save:
@@ -138,7 +139,7 @@ def build_student(model_args: ModelArguments, data: SegmentationData) -> PreTrai
         data.id2label,
         backbone_weights=model_args.backbone_weights,
         trust_remote_code=model_args.trust_remote_code,
-        **{"palette": data.palette, **(model_args.model_options or {})},
+        **{"palette": data.palette, **json_options("model_options", model_args.model_options)},
     )
 
 

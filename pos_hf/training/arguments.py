@@ -1,12 +1,14 @@
 """`POSConfig`: transformers' TrainingArguments and what balancing two objectives adds to them."""
 
+import json
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from transformers import TrainingArguments
 
-from pos_hf.balancing import Fixed, Strategy, get_strategy
+from pos_hf.balancing import Strategy, get_strategy
 from pos_hf.errors import InputError
+from pos_hf.methods import Method, get_method
 
 STEPS_IN_BACKWARD = ("lomo", "adalomo", "galore_adamw_layerwise", "apollo_adamw_layerwise")
 
@@ -47,12 +49,6 @@ class POSConfig(TrainingArguments):
         max_skipped_steps: stop with an error after this many steps in a row whose gradient is not finite.
     """
 
-    _VALID_DICT_FIELDS = [  # noqa: RUF012 - the base class's declaration
-        *TrainingArguments._VALID_DICT_FIELDS,
-        "method_options",
-        "strategy_options",
-    ]
-
     output_dir: str = field(default="runs/default", metadata={"help": "Folder of the run."})
     max_grad_norm: float = field(default=0.0, metadata={"help": "0 does not clip; clipping would undo MEO."})
     weight_decay: float = field(default=0.01, metadata={"help": "Decay of every parameter."})
@@ -75,11 +71,11 @@ class POSConfig(TrainingArguments):
     )
 
     method: str = field(default="unimatch_v2", metadata={"help": "How the two losses are made."})
-    method_options: dict[str, Any] | None = field(
+    method_options: dict[str, Any] | str | None = field(
         default=None, metadata={"help": "Arguments of the method, as JSON."}
     )
     strategy: str = field(default="pos", metadata={"help": "How the two gradients are integrated."})
-    strategy_options: dict[str, Any] | None = field(
+    strategy_options: dict[str, Any] | str | None = field(
         default=None, metadata={"help": 'Arguments of the strategy, as JSON: {"preset": "paper"}.'}
     )
     gradient_scope: str | None = field(
@@ -106,6 +102,10 @@ class POSConfig(TrainingArguments):
                 "(fsdp with fsdp_version: 2) instead"
             )
         super().__post_init__()
+        self.method_options = json_options("method_options", self.method_options)
+        self.strategy_options = json_options("strategy_options", self.strategy_options)
+        # there is nothing to pin for without an accelerator, and torch warns about it
+        self.dataloader_pin_memory = self.dataloader_pin_memory and self.device.type != "cpu"
         self.get_strategy()
         if self.gradient_metric not in ("euclidean", "learning_rate"):
             raise InputError(
@@ -140,11 +140,36 @@ class POSConfig(TrainingArguments):
             InputError: the name or an option is unknown.
         """
         try:
-            return get_strategy(self.strategy, **(self.strategy_options or {}))
+            return get_strategy(self.strategy, **json_options("strategy_options", self.strategy_options))
         except ValueError as error:
             raise InputError(str(error)) from error
 
-    @property
-    def needs_gramian(self) -> bool:
-        """Whether both gradients must be held apart."""
-        return self.measure_gradients or not isinstance(self.get_strategy(), Fixed)
+    def get_method(self) -> Method:
+        """The method that `method` and `method_options` name.
+
+        Raises:
+            InputError: the name or an option is unknown.
+        """
+        return get_method(self.method, **json_options("method_options", self.method_options))
+
+
+def json_options(name: str, value: dict[str, Any] | str | None) -> dict[str, Any]:
+    """Options as a config file (a mapping) or a command line (JSON) gives them.
+
+    Args:
+        name: of the key, for the message.
+        value: the mapping, its JSON, or None for no options.
+
+    Returns:
+        The mapping.
+
+    Raises:
+        InputError: the value is something else.
+    """
+    try:
+        options = json.loads(value) if isinstance(value, str) else value or {}
+    except ValueError as error:
+        raise InputError(f"{name} {value!r} is not valid JSON: {error}") from error
+    if not isinstance(options, dict):
+        raise InputError(f'{name} must be a mapping such as {{"threshold": 0.9}}, not {value!r}')
+    return options

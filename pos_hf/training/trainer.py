@@ -24,7 +24,7 @@ from pos_hf.data import PairedDataset, collate
 from pos_hf.data.device_views import add_strong_views
 from pos_hf.errors import InputError
 from pos_hf.evaluation import evaluate_model
-from pos_hf.methods import LossTerm, Method, StudentPair, get_method
+from pos_hf.methods import LossTerm, Method, StudentPair
 
 from .arguments import POSConfig
 from .callbacks import StepHooks
@@ -86,7 +86,7 @@ class POSTrainer(Trainer):
         )
         refuse_inexact_engine(self.accelerator, args)
         self.sampler = train_dataset.sampler(args.data_seed or args.seed)
-        self.method = (method or get_method(args.method, **(args.method_options or {}))).to(args.device)
+        self.method = (method or args.get_method()).to(args.device)
         self.strategy = strategy or args.get_strategy()
         if len(self.method.objectives) == 1:
             self.strategy = Fixed(1.0, 1.0)

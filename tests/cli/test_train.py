@@ -1,0 +1,212 @@
+"""Bad input of `pos-hf train`: one sentence, exit code 2, nothing written. And one run from end to end."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from transformers import AutoImageProcessor, AutoModelForSemanticSegmentation
+
+from pos_hf.cli.main import main
+from tests.launching import ROOT
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """A dataset of two labeled and two unlabeled images, and a config that trains on it."""
+    rng = np.random.default_rng(0)
+    for name in ("images", "masks", "unlabeled"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+    for index in range(2):
+        image = Image.fromarray(rng.integers(0, 256, (20, 24, 3), dtype=np.uint8))
+        image.save(tmp_path / "data" / "images" / f"{index}.png")
+        image.save(tmp_path / "data" / "unlabeled" / f"extra_{index}.png")
+        mask = Image.fromarray(rng.integers(0, 2, (20, 24), dtype=np.uint8))
+        mask.save(tmp_path / "data" / "masks" / f"{index}.png")
+    (tmp_path / "data" / "id2label.json").write_text('{"0": "background", "1": "cat"}')
+    config = {
+        "dataset": str(tmp_path / "data"),
+        "output_dir": str(tmp_path / "run"),
+        "model": "deeplabv3plus_tiny",
+        "crop_size": 16,
+        "max_steps": 1,
+        "per_device_train_batch_size": 2,
+        "save_strategy": "no",
+        "use_cpu": True,
+        "selection_share": 0.0,
+    }
+    (tmp_path / "config.yaml").write_text(json.dumps(config))
+    return tmp_path
+
+
+def refused(folder: Path, capsys, *overrides: str) -> str:
+    """Run the config, expect exit code 2 and one sentence; nothing is written."""
+    before = sorted(folder.rglob("*"))
+    assert main(["train", str(folder / "config.yaml"), *overrides]) == 2
+    assert sorted(folder.rglob("*")) == before
+    (sentence,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("pos-hf train:")]
+    return sentence
+
+
+def test_a_missing_folder(folder, capsys):
+    assert "nowhere" in refused(folder, capsys, "--dataset", str(folder / "nowhere"))
+
+
+def test_an_image_without_its_mask(folder, capsys):
+    (folder / "data" / "masks" / "1.png").unlink()
+    sentence = refused(folder, capsys)
+    assert "1.png" in sentence
+    assert "mask" in sentence
+
+
+def test_a_mask_of_another_size_than_its_image(folder, capsys):
+    Image.new("L", (7, 9)).save(folder / "data" / "masks" / "1.png")
+    sentence = refused(folder, capsys)
+    assert "1.png" in sentence
+    assert "7" in sentence
+    assert "24" in sentence
+
+
+def test_a_label_id_beyond_the_classes_names_the_file_and_the_ids(folder, capsys):
+    Image.fromarray(np.full((20, 24), 7, dtype=np.uint8)).save(folder / "data" / "masks" / "0.png")
+    sentence = refused(folder, capsys)
+    assert "0.png" in sentence
+    assert "7" in sentence
+
+
+def test_an_empty_unlabeled_set(folder, capsys):
+    for path in (folder / "data" / "unlabeled").iterdir():
+        path.unlink()
+    assert "unlabeled" in refused(folder, capsys)
+
+
+def test_an_unknown_config_key_names_the_nearest_one(folder, capsys):
+    config = folder / "config.yaml"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"learning_rat": 1}))
+    assert "'learning_rate'" in refused(folder, capsys)
+
+
+def test_an_unknown_argument_names_the_nearest_one(folder, capsys):
+    assert "--max_steps" in refused(folder, capsys, "--max_step", "3")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("method", "fixmach", "fixmatch"),
+        ("strategy", "poss", "'pos'"),
+        ("strategy_options", '{"preset": "papper"}', "paper"),
+        ("method_options", '{"treshold": 0.9}', "threshold"),
+        ("model", "dinov2_dpt_tinny", "dinov2_dpt_tiny"),
+        ("max_steps", "many", "max_steps"),
+        ("learning_rate", "fast", "learning_rate"),
+        ("resume_from_checkpoint", "latest", "no checkpoint"),
+        ("optim", "adalomo", "backward"),
+        ("strategy_options", "{not json", "strategy_options"),
+    ],
+)
+def test_a_value_that_cannot_be_used(folder, capsys, key, value, expected):
+    assert expected in refused(folder, capsys, f"--{key}", value)
+
+
+@pytest.mark.parametrize("text", ["- a\n- b\n", "a: [1\n", "!!python/object/apply:os.getcwd []\n"])
+def test_a_config_that_is_no_mapping(folder, capsys, text):
+    (folder / "config.yaml").write_text(text)
+    assert "config.yaml" in refused(folder, capsys)
+
+
+def test_a_config_that_is_not_there(folder, capsys):
+    (folder / "config.yaml").unlink()
+    assert "there is no config file" in refused(folder, capsys)
+
+
+def test_an_unknown_command(capsys):
+    assert main(["trian"]) == 2
+    assert "'train'" in capsys.readouterr().err
+
+
+def test_help_answers_in_under_a_second():
+    entry = "import sys; from pos_hf.cli.main import main; sys.exit(main(sys.argv[1:]))"
+    for command in ([], ["train"], ["evaluate"], ["predict"], ["report"], ["convert"]):
+        start = time.perf_counter()
+        arguments = [sys.executable, "-c", entry, *command, "--help"]
+        subprocess.run(arguments, check=True, capture_output=True, cwd=ROOT)
+        assert time.perf_counter() - start < 1, command
+
+
+def test_a_run_is_never_overwritten_unasked(folder, capsys):
+    (folder / "run").mkdir()
+    (folder / "run" / "run.json").write_text("{}")
+    assert "holds another run" in refused(folder, capsys)
+
+
+@pytest.fixture(scope="module")
+def finished_run(tmp_path_factory) -> Path:
+    """A three-step run on `shapes` through `accelerate launch`, as the README has it."""
+    run = tmp_path_factory.mktemp("finished") / "run"
+    overrides = {
+        "output_dir": run,
+        "max_steps": 3,
+        "num_unlabeled": 16,
+        "num_test": 4,
+        "eval_strategy": "no",
+        "logging_steps": 1,
+        "per_device_train_batch_size": 2,
+        "use_cpu": True,
+    }
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", "1", "--cpu"]
+    command += ["scripts/train.py", "configs/shapes/pos_meo.yaml"]
+    command += [str(part) for key, value in overrides.items() for part in (f"--{key}", value)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr[-3000:]
+    return run
+
+
+def test_a_run_leaves_model_card_metrics_examples_and_report(finished_run):
+    names = {path.name for path in finished_run.iterdir()}
+    expected = {"config.json", "model.safetensors", "preprocessor_config.json", "student", "README.md"}
+    expected |= {"metrics.json", "run.json", "trainer_state.json", "report.html", "examples"}
+    assert expected <= names
+    assert not {"training_args.bin", "optimizer.pt"} & names
+    metrics = json.loads((finished_run / "metrics.json").read_text())
+    assert 0 <= metrics["mean_iou"] <= 1
+    assert metrics["protocol"]["num_labeled"] > 0
+
+
+def test_the_exported_model_gives_the_same_logits_in_a_new_process(finished_run, tmp_path):
+    script = (
+        "import sys, torch, pos_hf\n"
+        "from transformers import AutoModelForSemanticSegmentation\n"
+        "model = AutoModelForSemanticSegmentation.from_pretrained(sys.argv[1]).eval()\n"
+        "torch.save(model(torch.load(sys.argv[2])).logits, sys.argv[3])\n"
+    )
+    torch.save(torch.randn(1, 3, 64, 64), tmp_path / "images.pt")
+    command = [sys.executable, "-c", script, finished_run, tmp_path / "images.pt", tmp_path / "logits.pt"]
+    subprocess.run([str(part) for part in command], check=True, cwd=ROOT, capture_output=True)
+    model = AutoModelForSemanticSegmentation.from_pretrained(finished_run).eval()
+    assert torch.equal(model(torch.load(tmp_path / "images.pt")).logits, torch.load(tmp_path / "logits.pt"))
+    assert AutoImageProcessor.from_pretrained(finished_run).do_resize is False
+
+
+def test_evaluate_repeats_the_metrics_of_the_run(finished_run, tmp_path):
+    assert main(["evaluate", str(finished_run), "shapes", "--out", str(tmp_path / "scores")]) == 0
+    found = json.loads((tmp_path / "scores" / "metrics.json").read_text())
+    assert found["images"] == 100
+    assert found["protocol"]["dataset"] == "shapes"
+
+
+def test_predict_writes_a_mask_and_an_overlay_for_every_image(finished_run, tmp_path):
+    images = tmp_path / "images"
+    images.mkdir()
+    Image.new("RGB", (50, 37), (90, 20, 200)).save(images / "photo.jpg")
+    assert main(["predict", str(finished_run), str(images), "--out", str(tmp_path / "out")]) == 0
+    with Image.open(tmp_path / "out" / "masks" / "photo.png") as mask:
+        assert (mask.mode, mask.size) == ("P", (50, 37))
+    assert (tmp_path / "out" / "overlays" / "photo.png").exists()
