@@ -10,7 +10,7 @@ from datasets import Dataset
 from pos_hf.data.arguments import DataArguments
 from pos_hf.data.class_names import read_id2label
 from pos_hf.data.decoding import rows_to_dataset
-from pos_hf.data.segmentation_data import SegmentationData, voc_palette
+from pos_hf.data.segmentation_data import SegmentationData, class_palette
 from pos_hf.errors import InputError
 
 IMAGE_SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
@@ -53,7 +53,7 @@ def load_folders(args: DataArguments) -> SegmentationData:
         selection=None if selection is None else to_dataset(selection, masked=True),
         test=None if test is None else to_dataset(test, masked=True),
         id2label=id2label,
-        palette=voc_palette(len(id2label)),
+        palette=class_palette(id2label),
     )
 
 

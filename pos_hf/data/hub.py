@@ -7,7 +7,7 @@ from datasets import Dataset, DatasetDict, load_dataset, load_from_disk
 from pos_hf.data.arguments import DataArguments
 from pos_hf.data.class_names import read_id2label
 from pos_hf.data.decoding import STORED_IMAGE
-from pos_hf.data.segmentation_data import SegmentationData, voc_palette
+from pos_hf.data.segmentation_data import SegmentationData, class_palette
 from pos_hf.errors import InputError
 
 
@@ -35,7 +35,7 @@ def load_huggingface(args: DataArguments) -> SegmentationData:
         selection=_rows(splits, args.selection_split, args, masked=True),
         test=_rows(splits, args.test_split, args, masked=True),
         id2label=id2label,
-        palette=voc_palette(len(id2label)),
+        palette=class_palette(id2label),
     )
 
 
