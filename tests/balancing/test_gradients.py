@@ -116,3 +116,32 @@ def test_a_step_never_reads_a_tensor_on_the_host(monkeypatch, method):
     for strategy in (PAPER, pos()):
         step(network, pair, [batch], strategy)
         network.zero_grad()
+
+
+@pytest.mark.parametrize("overflow", [False, True])
+def test_a_loss_scale_cancels_and_an_overflow_skips_the_step(overflow):
+    torch.manual_seed(0)
+    plain, scaled, batch = small_network(), small_network(), torch.randn(6, 4, dtype=torch.float64)
+    scaled.load_state_dict(plain.state_dict())
+    before = flat(scaled.parameters()).detach().clone()
+    step(plain, GradientPair([*plain.parameters()]), [batch], PAPER)
+    torch.optim.SGD(plain.parameters(), lr=0.1).step()
+
+    scaler = torch.amp.GradScaler("cpu", init_scale=65536.0)
+    optimizer = torch.optim.SGD(scaled.parameters(), lr=0.1)
+    pair = GradientPair([*scaled.parameters()])
+    for index, objective in enumerate(("supervised", "unsupervised")):
+        pair.restore(objective)
+        loss = two_losses(scaled, batch)[index] * (float("inf") if overflow and index == 0 else 1)
+        scaler.scale(loss).backward()
+        pair.capture(objective)
+    pair.combine(PAPER(pair.gramian()))
+    scaler.step(optimizer)
+    scaler.update()
+
+    after = flat(scaled.parameters()).detach()
+    if overflow:
+        assert torch.equal(after, before)
+        assert scaler.get_scale() == 32768.0
+    else:
+        torch.testing.assert_close(after, flat(plain.parameters()).detach(), rtol=1e-12, atol=0)
