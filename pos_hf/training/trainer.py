@@ -85,7 +85,7 @@ class POSTrainer(Trainer):
             **kwargs,
         )
         refuse_inexact_engine(self.accelerator, args)
-        self.sampler = train_dataset.sampler(args.data_seed or args.seed)
+        self.sampler = train_dataset.sampler(args.seed if args.data_seed is None else args.data_seed)
         self.method = (method or args.get_method()).to(args.device)
         self.strategy = strategy or args.get_strategy()
         if len(self.method.objectives) == 1:
@@ -158,7 +158,8 @@ class POSTrainer(Trainer):
 
     def _integrate(self) -> None:
         if self._reduces_itself:
-            average_over_ranks(self.gradients.all_gradients())
+            summed = [p.grad for p in self.gradients.parameters if p.grad is not None]
+            average_over_ranks(self.gradients.all_gradients() if self.holds_pair else summed)
         if not self.holds_pair:
             return
         gramian = self.gradients.gramian(self._metric)

@@ -1,5 +1,6 @@
 """A network, a dataset and a reference small enough to train in milliseconds. No test lives here."""
 
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
@@ -50,9 +51,14 @@ def tiny_model(dtype: torch.dtype = torch.float64) -> TinySegmenter:
 
 
 class TinyPairs(torch.utils.data.Dataset):
-    """Random pairs in the form of `PairedDataset`'s items: no padding, no CutMix box, every label valid."""
+    """Random pairs in the form of `PairedDataset`'s items: no padding, every label valid.
 
-    def __init__(self, num_labeled: int = 5, num_unlabeled: int = 24) -> None:
+    Only with a `second_draw`, UniMatch V1's partner, are there CutMix boxes: a partner from the flipped batch
+    would depend on how the batch is cut up.
+    """
+
+    def __init__(self, num_labeled: int = 5, num_unlabeled: int = 24, second_draw: bool = False) -> None:
+        self.second_draw = second_draw
         self.labeled = [self._row(seed) for seed in range(num_labeled)]
         self.unlabeled = [self._row(1000 + seed) for seed in range(num_unlabeled)]
 
@@ -73,14 +79,23 @@ class TinyPairs(torch.utils.data.Dataset):
     def __getitem__(self, key: tuple[int, int, int]) -> dict[str, dict[str, Tensor]]:
         _, labeled, unlabeled = key
         row, other = self.labeled[labeled], self.unlabeled[unlabeled]
-        return {
+        item = {
             "labeled": {"pixel_values": row["weak"], "labels": row["labels"]},
-            "unlabeled": {
-                "pixel_values": other["weak"],
-                "strong_pixel_values": other["strong"],
-                "cutmix_boxes": torch.zeros(2, 4, dtype=torch.int64),
-                "padding_mask": torch.zeros(SIZE, SIZE, dtype=torch.bool),
-            },
+            "unlabeled": self._unlabeled(other, torch.zeros(2, 4, dtype=torch.int64)),
+        }
+        if self.second_draw:
+            boxes = torch.tensor([[unlabeled % 4, 1, 4, 5], [2, unlabeled % 3, 5, 3]])
+            item["unlabeled"]["cutmix_boxes"] = boxes
+            item["partner"] = self._unlabeled(self._row(2000 + unlabeled), boxes)
+        return item
+
+    @staticmethod
+    def _unlabeled(row: dict[str, Tensor], boxes: Tensor) -> dict[str, Tensor]:
+        return {
+            "pixel_values": row["weak"],
+            "strong_pixel_values": row["strong"],
+            "cutmix_boxes": boxes,
+            "padding_mask": torch.zeros(SIZE, SIZE, dtype=torch.bool),
         }
 
 
@@ -118,7 +133,7 @@ def tiny_trainer(output_dir: str, model: PreTrainedModel | None = None, **argume
 
 
 def reference_trajectory(
-    batches: list[dict[str, dict[str, Tensor]]], *, meo: bool, uniform: bool, optimizer: str, two_views: bool
+    batches: list[dict[str, dict[str, Tensor]]], *, meo: bool, uniform: bool, optimizer: str, method: str
 ) -> dict[str, Tensor]:
     """Train on full batches with both gradients from `torch.autograd.grad` and Eq. 6 and 13 written out.
 
@@ -127,7 +142,7 @@ def reference_trajectory(
         meo: apply Eq. 13.
         uniform: take the uniform average instead.
         optimizer: "sgd" or "adamw".
-        two_views: the unsupervised loss averages two strong views (UniMatch V2) instead of one (FixMatch).
+        method: "fixmatch", "unimatch_v2" or "unimatch_v1".
 
     Returns:
         The student's parameters after the last step.
@@ -142,8 +157,7 @@ def reference_trajectory(
     ]
     for step, batch in enumerate(batches):
         g_s, g_u = (
-            torch.autograd.grad(loss, used)
-            for loss in _reference_losses(student, teacher, batch, 2 if two_views else 1)
+            torch.autograd.grad(loss, used) for loss in _reference_losses(student, teacher, batch, method)
         )
         flat_s, flat_u = (torch.cat([g.flatten() for g in gradient]) for gradient in (g_s, g_u))
         w_s, w_u = (0.5, 0.5) if uniform else _equation_6_and_13(flat_s, flat_u, meo)
@@ -170,18 +184,35 @@ def reference_trajectory(
 
 
 def _reference_losses(
-    student: nn.Module, teacher: nn.Module, batch: dict[str, dict[str, Tensor]], views: int
+    student: nn.Module, teacher: nn.Module, batch: dict[str, dict[str, Tensor]], method: str
 ) -> Iterator[Tensor]:
     labeled, unlabeled = batch["labeled"], batch["unlabeled"]
     yield F.cross_entropy(student(labeled["pixel_values"]).logits, labeled["labels"])
-    with torch.no_grad():
-        confidence, pseudo_labels = teacher(unlabeled["pixel_values"]).logits.softmax(1).max(1)
-    kept = (confidence >= 0.36).double()
-    losses = []
-    for view in range(views):
-        logits = student(unlabeled["strong_pixel_values"][:, view]).logits
-        losses.append((F.cross_entropy(logits, pseudo_labels, reduction="none") * kept).mean())
-    yield sum(losses) / views
+    views = 1 if method == "fixmatch" else 2
+    labeler = student if method == "unimatch_v1" else teacher
+    confidence, pseudo_labels = labeler(unlabeled["pixel_values"]).logits.softmax(1).max(1)
+    strong = unlabeled["strong_pixel_values"].clone()
+    targets = [(confidence.clone(), pseudo_labels.clone()) for _ in range(views)]
+    if method == "unimatch_v1":
+        partner = batch["partner"]
+        pasted = student(partner["pixel_values"]).logits.softmax(1).max(1)
+        for image, view in itertools.product(range(len(strong)), range(views)):
+            top, left, height, width = unlabeled["cutmix_boxes"][image, view].tolist()
+            box = (slice(top, top + height), slice(left, left + width))
+            strong[image, view, :, *box] = partner["strong_pixel_values"][image, view, :, *box]
+            for target, patch in zip(targets[view], pasted, strict=True):
+                target.data[image, *box] = patch[image, *box]
+    losses = [_masked_loss(student(strong[:, view]).logits, *targets[view]) for view in range(views)]
+    unsupervised = sum(losses) / views
+    if method == "unimatch_v1":  # the tiny network offers no feature perturbation: the weak view itself
+        weak = _masked_loss(student(unlabeled["pixel_values"]).logits, confidence, pseudo_labels)
+        unsupervised = weak / 2 + unsupervised / 2
+    yield unsupervised
+
+
+def _masked_loss(logits: Tensor, confidence: Tensor, labels: Tensor) -> Tensor:
+    kept = (confidence.detach() >= 0.36).double()
+    return (F.cross_entropy(logits, labels, reduction="none") * kept).mean()
 
 
 def _equation_6_and_13(g_s: Tensor, g_u: Tensor, meo: bool) -> tuple[Tensor, Tensor]:

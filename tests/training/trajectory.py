@@ -11,30 +11,33 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from .tiny import tiny_trainer
+from .tiny import TinyPairs, tiny_trainer
 
 STRATEGIES = {
-    "uniform": ("uniform", None),
-    "pos": ("pos", {"preset": "paper", "meo": False}),
-    "pos_meo": ("pos", {"preset": "paper"}),
+    "uniform": {"strategy": "uniform"},
+    "uniform_measured": {"strategy": "uniform", "measure_gradients": True},
+    "pos": {"strategy": "pos", "strategy_options": {"preset": "paper", "meo": False}},
+    "pos_meo": {"strategy": "pos", "strategy_options": {"preset": "paper"}},
 }
-METHODS = ("fixmatch", "unimatch_v2")
 OPTIMIZERS = {"sgd": "sgd", "adamw": "adamw_torch_fused"}
+COMBINATIONS = [
+    *itertools.product(("fixmatch", "unimatch_v2"), ("uniform", "pos", "pos_meo"), OPTIMIZERS),
+    *itertools.product(("unimatch_v1",), ("uniform", "uniform_measured", "pos_meo"), ("sgd",)),
+]
 
 
 def main(out: Path, batch: int, accumulation: int) -> None:
     weights = {}
-    for method, strategy, optimizer in itertools.product(METHODS, STRATEGIES, OPTIMIZERS):
-        name, options = STRATEGIES[strategy]
+    for method, strategy, optimizer in COMBINATIONS:
         with tempfile.TemporaryDirectory() as folder:
             trainer = tiny_trainer(
                 folder,
                 method=method,
-                strategy=name,
-                strategy_options=options,
+                train_dataset=TinyPairs(second_draw=method == "unimatch_v1"),
                 optim=OPTIMIZERS[optimizer],
                 per_device_train_batch_size=batch,
                 gradient_accumulation_steps=accumulation,
+                **STRATEGIES[strategy],
             )
             trainer.train()
         for parameter, value in trainer.model.named_parameters():
