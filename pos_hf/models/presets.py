@@ -136,12 +136,16 @@ def build_model(
             f"{', '.join(PRESETS)}"
         )
     try:
+        config, further = AutoConfig.from_pretrained(
+            name_or_path, trust_remote_code=trust_remote_code, return_unused_kwargs=True, **overrides
+        )
+        config.update(further)  # such as the palette, which no architecture knows
         model = AutoModelForSemanticSegmentation.from_pretrained(
             name_or_path,
+            config=config,
             dtype="float32",
             ignore_mismatched_sizes=True,
             trust_remote_code=trust_remote_code,
-            **overrides,
         )
     except (ImportError, OSError, ValueError) as error:
         raise InputError(f"{name_or_path!r} does not load as a segmentation model: {error}") from error

