@@ -34,7 +34,7 @@ def main(argv: list[str]) -> int:
     from pos_hf.evaluation import evaluate_images, label_names, load_for_inference, protocol
 
     accelerator = Accelerator()
-    model, image_processor = load_for_inference(args.model, accelerator.device)
+    model, image_processor = load_for_inference(args.model, accelerator.device, args.trust_remote_code)
     data, role = load_rows(args.data, args.role, label_names(model))
     inference = inference_from(args)
     evaluation = evaluate_images(
@@ -74,8 +74,16 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--threshold", type=float, help="also measure the pseudo-labels that this confidence would keep"
     )
+    add_remote_code_argument(parser)
     add_inference_arguments(parser)
     return parser
+
+
+def add_remote_code_argument(parser: argparse.ArgumentParser) -> None:
+    """The argument of every command that loads a trained model."""
+    parser.add_argument(
+        "--trust_remote_code", action="store_true", help="run the model code that the folder brings along"
+    )
 
 
 def add_inference_arguments(parser: argparse.ArgumentParser) -> None:

@@ -4,6 +4,7 @@ import argparse
 from importlib.util import find_spec
 from pathlib import Path
 
+from pos_hf.cli.evaluate import add_remote_code_argument
 from pos_hf.errors import InputError
 
 
@@ -16,6 +17,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("model", help="folder of a trained model, or the id of a Hub repository")
     parser.add_argument("--format", choices=["onnx"], default="onnx")
     parser.add_argument("--to", type=Path, required=True, metavar="FILE", help="file to write")
+    add_remote_code_argument(parser)
     return parser
 
 
@@ -30,12 +32,10 @@ def main(argv: list[str]) -> int:
     if missing:
         raise InputError(f"exporting needs {', '.join(missing)}: pip install 'pos_hf[onnx]'")
 
-    import torch
-
     from pos_hf.evaluation import load_for_inference
     from pos_hf.models.export import export_onnx
 
-    model, _ = load_for_inference(args.model, torch.device("cpu"))
+    model, _ = load_for_inference(args.model, "cpu", args.trust_remote_code)
     difference = export_onnx(model, args.to)
     print(f"{args.to} written; its logits differ from torch's by at most {difference:.1e}")
     return 0

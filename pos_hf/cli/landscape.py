@@ -3,6 +3,8 @@
 import argparse
 from pathlib import Path
 
+from pos_hf.cli.evaluate import add_remote_code_argument
+
 
 def main(argv: list[str]) -> int:
     """Run the command.
@@ -26,7 +28,7 @@ def main(argv: list[str]) -> int:
 
     device = PartialState().device
     for run in args.runs:
-        model, image_processor = load_for_inference(str(run), device)
+        model, image_processor = load_for_inference(str(run), device, args.trust_remote_code)
         data, test_role = load_rows(args.data, None, label_names(model))
         write_landscape(
             model,
@@ -60,4 +62,5 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=0, help="seed of the directions")
     parser.add_argument("--train_images", type=int, default=16, help="labeled images of the training loss")
     parser.add_argument("--test_images", type=int, default=64, help="test images of the mIoU")
+    add_remote_code_argument(parser)
     return parser

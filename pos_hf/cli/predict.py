@@ -36,7 +36,7 @@ def main(argv: list[str]) -> int:
 
     sources = find_images(args.images)
     targets = plan_outputs(sources, args.images, args.out)
-    model, image_processor = load_for_inference(args.model, PartialState().device)
+    model, image_processor = load_for_inference(args.model, PartialState().device, args.trust_remote_code)
     names = list(label_names(model).values())
     palette = palette_of(model.config, names)
     inference = inference_from(args)
@@ -55,7 +55,7 @@ def main(argv: list[str]) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
-    from pos_hf.cli.evaluate import add_inference_arguments
+    from pos_hf.cli.evaluate import add_inference_arguments, add_remote_code_argument
 
     parser = argparse.ArgumentParser(
         prog="pos-hf predict",
@@ -64,6 +64,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("model", help="folder of a trained model, or the id of a Hub repository")
     parser.add_argument("images", type=Path, help="an image, or a folder that is searched for images")
     parser.add_argument("--out", type=Path, required=True, help="folder to write to; existing files are kept")
+    add_remote_code_argument(parser)
     add_inference_arguments(parser)
     return parser
 

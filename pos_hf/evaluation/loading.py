@@ -15,27 +15,36 @@ from pos_hf.errors import InputError
 
 
 def load_for_inference(
-    name_or_path: str, device: torch.device | str
+    name_or_path: str, device: torch.device | str, trust_remote_code: bool = False
 ) -> tuple[PreTrainedModel, BaseImageProcessor]:
     """Load a segmentation model in eval mode and the image processor saved beside it.
 
     Args:
         name_or_path: A folder written by training, or the id of a Hub repository.
         device: Where the model goes.
+        trust_remote_code: Run the model code that the folder or repository brings along.
 
     Raises:
-        InputError: There is no such model.
+        InputError: There is no such model, or it brings code that is not trusted.
     """
     if Path(name_or_path).is_dir() and not (Path(name_or_path) / "config.json").exists():
         raise InputError(
             f"'{name_or_path}' holds no config.json: give the output folder of a finished training run."
         )
     try:
-        model = AutoModelForSemanticSegmentation.from_pretrained(name_or_path)
+        model = AutoModelForSemanticSegmentation.from_pretrained(
+            name_or_path, trust_remote_code=trust_remote_code
+        )
         image_processor = AutoImageProcessor.from_pretrained(name_or_path)
     except OSError as error:
         raise InputError(
             f"'{name_or_path}' is neither a local model folder nor a Hub repository that can be reached "
             "with a model and an image processor in it."
+        ) from error
+    except ValueError as error:
+        if "trust_remote_code" not in str(error):
+            raise
+        raise InputError(
+            f"'{name_or_path}' brings its own model code: read it, then add --trust_remote_code to run it."
         ) from error
     return model.to(device).eval(), image_processor

@@ -117,6 +117,14 @@ def test_the_example_backbone_trains_and_travels(tmp_path):
     use = f"""
 import torch
 from pos_hf import build_model
+from pos_hf.errors import InputError
+from pos_hf.evaluation import load_for_inference
+try:
+    load_for_inference({str(tmp_path / "first")!r}, "cpu")
+    raise SystemExit("code ran unasked")
+except InputError as refusal:
+    assert "--trust_remote_code" in str(refusal)
+load_for_inference({str(tmp_path / "first")!r}, "cpu", trust_remote_code=True)
 model = build_model({str(tmp_path / "first")!r}, {{0: "a", 1: "b", 2: "c"}}, trust_remote_code=True)
 images, labels = torch.randn(2, 3, 96, 64), torch.randint(3, (2, 96, 64))
 model(images, labels=labels).loss.backward()
