@@ -47,6 +47,8 @@ class _Parser(HfArgumentParser):
 def parse_config(path: Path | None, overrides: list[str]) -> Arguments:
     """Merge a YAML config with `--key value` overrides, which win.
 
+    The file's `strategy_options` go when the overrides name another strategy.
+
     Args:
         path: the config file; None starts from the defaults.
         overrides: command-line arguments.
@@ -66,6 +68,8 @@ def parse_config(path: Path | None, overrides: list[str]) -> Arguments:
     parser = _Parser(GROUPS, exit_on_error=False, allow_abbrev=False)
     try:
         parser.set_defaults(**values)
+        if parser.parse_known_args(overrides)[0].strategy != parser.get_default("strategy"):
+            parser.set_defaults(strategy_options=None)  # the file's belong to the file's strategy
         groups = parser.parse_args_into_dataclasses(overrides, return_remaining_strings=True)
     except (argparse.ArgumentError, TypeError, ValueError) as error:
         raise error if isinstance(error, InputError) else InputError(f"{path}: {error}") from error

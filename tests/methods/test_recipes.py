@@ -64,6 +64,7 @@ def test_recipe_has_the_published_hyperparameters(recipe, tmp_path):
     dataset, method_name, _ = recipe.split("/")
     crop, epochs, batch, rate, head_rate, threshold, ohem = PUBLISHED[dataset, method_name]
     _, data, training = load(recipe, tmp_path=tmp_path)
+    assert data.dataset_format == dataset
     assert data.crop_size == crop and data.scale_range == [0.5, 2.0] and data.selection_share == 0
     assert training.num_train_epochs == epochs and training.per_device_train_batch_size == batch
     assert training.learning_rate == rate
@@ -127,13 +128,14 @@ def test_recipe_builds_its_model_on_the_meta_device(recipe, tmp_path):
     ("overrides", "strategy"),
     [
         ([], ("pos", {"preset": "paper"})),
-        (["--strategy", "uniform", "--strategy_options", "{}"], ("uniform", {})),
+        (["--strategy", "uniform"], ("uniform", {})),
+        (["--strategy", "pos"], ("pos", {"preset": "paper"})),
         (
             ["--strategy_options", '{"preset": "paper", "meo": false}'],
             ("pos", {"preset": "paper", "meo": False}),
         ),
     ],
-    ids=["POS+MEO", "baseline", "POS alone"],
+    ids=["POS+MEO", "baseline", "POS+MEO by name", "POS alone"],
 )
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_every_cell_of_the_tables_is_one_command(recipe, overrides, strategy, tmp_path):
