@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from transformers import PreTrainedModel
+from transformers import BaseImageProcessor, PreTrainedModel
 from transformers.trainer_utils import get_last_checkpoint
 
 from pos_hf.cli.config import ModelArguments
@@ -107,11 +107,6 @@ def make_trainer(
     """
     torch.manual_seed(args.seed)
     students = [build_student(model_args, data) for _ in range(method.num_students)]
-    processor = default_image_processor()
-    if data_args.image_mean is not None:
-        processor.image_mean = data_args.image_mean
-    if data_args.image_std is not None:
-        processor.image_std = data_args.image_std
     return POSTrainer(
         StudentPair(*students) if len(students) == 2 else students[0],
         args,
@@ -119,9 +114,35 @@ def make_trainer(
             data, data_args, args.seed, method.num_strong_views, second_draw=method.second_draw
         ),
         eval_dataset=data.test if data.selection is None else data.selection,
-        processing_class=processor,
+        processing_class=build_image_processor(data_args, data.num_channels),
         method=method,
     )
+
+
+def build_image_processor(data_args: DataArguments, num_channels: int) -> BaseImageProcessor:
+    """The processor with the data's statistics; without any, ImageNet's, or 0.5 and 0.25 for other than RGB.
+
+    Args:
+        data_args: `image_mean` and `image_std`.
+        num_channels: of the images.
+
+    Returns:
+        The processor that normalises in training and is saved beside the model.
+
+    Raises:
+        InputError: there is not one number a channel.
+    """
+    processor = default_image_processor()
+    if num_channels != 3:
+        processor.image_mean, processor.image_std = [0.5] * num_channels, [0.25] * num_channels
+    for name in ("image_mean", "image_std"):
+        values = getattr(data_args, name)
+        if values is None:
+            continue
+        if len(values) != num_channels:
+            raise InputError(f"{name} has {len(values)} numbers, but the images have {num_channels} channels")
+        setattr(processor, name, values)
+    return processor
 
 
 def build_student(model_args: ModelArguments, data: SegmentationData) -> PreTrainedModel:
@@ -138,6 +159,7 @@ def build_student(model_args: ModelArguments, data: SegmentationData) -> PreTrai
         model_args.model,
         data.id2label,
         backbone_weights=model_args.backbone_weights,
+        num_channels=data.num_channels,
         trust_remote_code=model_args.trust_remote_code,
         **{"palette": data.palette, **json_options("model_options", model_args.model_options)},
     )

@@ -3,6 +3,7 @@
 import hashlib
 from dataclasses import dataclass
 
+import numpy as np
 from datasets import Dataset
 
 IGNORE_INDEX = 255
@@ -33,6 +34,11 @@ class SegmentationData:
     @property
     def num_classes(self) -> int:
         return len(self.id2label)
+
+    @property
+    def num_channels(self) -> int:
+        """Channels of the images: 3 for pictures, more or fewer where they are stored as arrays."""
+        return int(np.atleast_3d(np.asarray(self.labeled[0]["image"])).shape[2])
 
     @property
     def masked_roles(self) -> dict[str, Dataset]:

@@ -134,7 +134,7 @@ def image_batches(
 
 def predict_images(
     model: PreTrainedModel,
-    images: Sequence[Image.Image],
+    images: Sequence[Image.Image | np.ndarray],
     image_processor: BaseImageProcessor,
     inference: Inference | None = None,
 ) -> Iterator[np.ndarray]:
@@ -142,7 +142,7 @@ def predict_images(
 
     Args:
         model: The model on its device; left in eval mode.
-        images: PIL images of any size.
+        images: PIL images, or uint8 arrays [H, W, channels], of any size.
         image_processor: Turns one PIL image into `pixel_values` [1, 3, H, W].
         inference: The protocol; the whole image by default.
 
@@ -158,10 +158,17 @@ def predict_images(
 
 
 def _prepare(row: dict, image_processor: BaseImageProcessor) -> Prepared:
-    image = row["image"].convert("RGB")
-    pixel_values = image_processor(images=image, return_tensors="pt")["pixel_values"][0]
+    image, layout = row["image"], None
+    if isinstance(image, np.ndarray):
+        layout = "channels_last"
+    else:
+        image = image.convert("RGB")
+    pixel_values = image_processor(images=image, return_tensors="pt", input_data_format=layout)[
+        "pixel_values"
+    ][0]
     labels = torch.tensor(np.asarray(row["mask"]) if "mask" in row else [], dtype=torch.int64)
-    return Prepared(pixel_values, labels, (image.height, image.width))
+    height, width = np.asarray(image).shape[:2]
+    return Prepared(pixel_values, labels, (height, width))
 
 
 def _predict(model: PreTrainedModel, batch: list[Prepared], inference: Inference) -> Tensor:

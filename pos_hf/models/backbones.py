@@ -52,8 +52,8 @@ def set_output_stride(backbone: nn.Module, output_stride: int) -> None:
 
 @torch.no_grad()
 def _last_map_size(backbone: Any) -> int:
-    parameter = next(backbone.parameters())
-    probe = torch.zeros(1, 3, PROBE_SIZE, PROBE_SIZE, dtype=parameter.dtype, device=parameter.device)
+    first = next(module for module in backbone.modules() if isinstance(module, nn.Conv2d))
+    probe = first.weight.new_zeros(1, first.in_channels, PROBE_SIZE, PROBE_SIZE)
     training = backbone.training
     backbone.eval()
     size = backbone(probe).feature_maps[-1].shape[-1]

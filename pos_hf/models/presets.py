@@ -99,6 +99,7 @@ def build_model(
     id2label: dict[int, str],
     *,
     backbone_weights: str | None = None,
+    num_channels: int = 3,
     trust_remote_code: bool = False,
     **overrides: Any,
 ) -> PreTrainedModel:
@@ -110,6 +111,7 @@ def build_model(
         id2label: class names by id, 0 to C - 1.
         backbone_weights: local folder or Hub id of a pretrained backbone for a preset, e.g.
             `facebook/dinov2-small`.
+        num_channels: channels of the images; a preset is built for them, a folder's model must have them.
         trust_remote_code: run the model code that a folder or Hub repository brings along.
         overrides: further entries of the model's configuration, e.g. `palette=[[0, 0, 0], ...]`.
 
@@ -117,11 +119,14 @@ def build_model(
         The model, in float32 and training mode.
 
     Raises:
-        InputError: the name is neither a preset nor a model, or the backbone weights do not fit.
+        InputError: the name is neither a preset nor a model, or the backbone weights or the images do not
+            fit.
     """
     overrides |= {"id2label": id2label, "label2id": {label: index for index, label in id2label.items()}}
     if name_or_path in PRESETS:
-        config = AutoConfig.for_model(**PRESETS[name_or_path] | overrides)
+        preset = PRESETS[name_or_path]
+        backbone_config = preset["backbone_config"] | {"num_channels": num_channels}
+        config = AutoConfig.for_model(**preset | {"backbone_config": backbone_config} | overrides)
         model = AutoModelForSemanticSegmentation.from_config(config)
         if backbone_weights is not None:
             _load_backbone_weights(model.backbone, backbone_weights)
@@ -149,6 +154,12 @@ def build_model(
         )
     except (ImportError, OSError, ValueError) as error:
         raise InputError(f"{name_or_path!r} does not load as a segmentation model: {error}") from error
+    expected = getattr(getattr(model.config, "backbone_config", None) or model.config, "num_channels", 3)
+    if expected != num_channels:
+        raise InputError(
+            f"{name_or_path!r} takes images of {expected} channels, and these have {num_channels}: train one "
+            f"of {', '.join(PRESETS)}"
+        )
     return model.train()
 
 

@@ -17,6 +17,14 @@ Palette = Sequence[Sequence[int]]
 """One RGB colour (0-255) a class, in the order of the ids."""
 
 
+def displayed(image: Image.Image | np.ndarray) -> Image.Image:
+    """What is shown of an image: its RGB picture, or the first channels of an array [H, W, channels]."""
+    if isinstance(image, np.ndarray):
+        shown = image[..., :3] if image.shape[-1] >= 3 else image[..., 0]
+        image = Image.fromarray(np.ascontiguousarray(shown))
+    return image.convert("RGB")
+
+
 def mask_picture(mask: np.ndarray, palette: Palette) -> Image.Image:
     """A palette image whose pixels are the class ids themselves.
 
@@ -100,7 +108,7 @@ def write_examples(
     for row, prediction in zip(rows, predictions, strict=True):
         place = folder / str(row["id"]).replace("/", "_")
         place.mkdir(parents=True, exist_ok=True)
-        image = row["image"].convert("RGB")
+        image = displayed(row["image"])
         image.save(place / "image.jpg", quality=92)
         mask_picture(np.asarray(row["mask"]), palette).save(place / "truth.png")
         mask_picture(prediction, palette).save(place / "prediction.png")

@@ -14,6 +14,8 @@ from PIL import Image
 from transformers import AutoImageProcessor, AutoModelForSemanticSegmentation
 
 from pos_hf.cli.main import main
+from pos_hf.evaluation import predict_images
+from pos_hf.models import build_model
 from tests.launching import ROOT
 
 
@@ -43,6 +45,19 @@ def folder(tmp_path) -> Path:
     }
     (tmp_path / "config.yaml").write_text(json.dumps(config))
     return tmp_path
+
+
+@pytest.fixture
+def bands(folder) -> Path:
+    """The same dataset with images of five channels."""
+    rng = np.random.default_rng(1)
+    for path in [*(folder / "data" / "images").iterdir(), *(folder / "data" / "unlabeled").iterdir()]:
+        np.save(path.with_suffix(".npy"), rng.integers(0, 256, (20, 24, 5), dtype=np.uint8))
+        path.unlink()
+    for role in ("images", "masks"):
+        (folder / "data" / "test").mkdir(exist_ok=True)
+        (folder / "data" / "test" / role).symlink_to(folder / "data" / role)
+    return folder
 
 
 def refused(folder: Path, capsys, *overrides: str) -> str:
@@ -124,6 +139,29 @@ def test_a_config_that_is_no_mapping(folder, capsys, text):
 def test_a_config_that_is_not_there(folder, capsys):
     (folder / "config.yaml").unlink()
     assert "there is no config file" in refused(folder, capsys)
+
+
+def test_images_of_five_channels_train_and_are_scored(bands):
+    assert main(["train", str(bands / "config.yaml"), "--max_steps", "2"]) == 0
+    run = bands / "run"
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert 0 <= metrics["mean_iou"] <= 1
+    processor = AutoImageProcessor.from_pretrained(run)
+    assert (len(processor.image_mean), len(processor.image_std)) == (5, 5)
+    model = AutoModelForSemanticSegmentation.from_pretrained(run).eval()
+    image = np.load(bands / "data" / "images" / "0.npy")
+    pixels = (torch.from_numpy(image).permute(2, 0, 1)[None] / 255 - 0.5) / 0.25
+    prediction = next(iter(predict_images(model, [image], processor)))
+    assert np.array_equal(prediction, model(pixels).logits[0].argmax(0).numpy())
+
+
+def test_statistics_of_another_number_of_channels(bands, capsys):
+    assert "5 channels" in refused(bands, capsys, "--image_mean", "0.5", "0.5", "0.5")
+
+
+def test_a_model_of_another_number_of_channels(bands, capsys):
+    build_model("deeplabv3plus_tiny", {0: "background", 1: "cat"}).save_pretrained(bands / "rgb")
+    assert "takes images of 3 channels" in refused(bands, capsys, "--model", str(bands / "rgb"))
 
 
 def test_an_unknown_command(capsys):
