@@ -57,17 +57,20 @@ class TinyPairs(torch.utils.data.Dataset):
     would depend on how the batch is cut up.
     """
 
-    def __init__(self, num_labeled: int = 5, num_unlabeled: int = 24, second_draw: bool = False) -> None:
+    def __init__(
+        self, num_labeled: int = 5, num_unlabeled: int = 24, second_draw: bool = False, size: int = SIZE
+    ) -> None:
         self.second_draw = second_draw
+        self.size = size
         self.labeled = [self._row(seed) for seed in range(num_labeled)]
         self.unlabeled = [self._row(1000 + seed) for seed in range(num_unlabeled)]
 
-    @staticmethod
-    def _row(seed: int) -> dict[str, Tensor]:
+    def _row(self, seed: int) -> dict[str, Tensor]:
         rng = np.random.default_rng(seed)
-        weak = torch.from_numpy(rng.integers(0, 256, (3, SIZE, SIZE), dtype=np.uint8))
-        noise = torch.from_numpy(rng.integers(0, 64, (2, 3, SIZE, SIZE), dtype=np.uint8))
-        labels = torch.from_numpy(rng.integers(0, NUM_CLASSES, (SIZE, SIZE)))
+        side = self.size
+        weak = torch.from_numpy(rng.integers(0, 256, (3, side, side), dtype=np.uint8))
+        noise = torch.from_numpy(rng.integers(0, 64, (2, 3, side, side), dtype=np.uint8))
+        labels = torch.from_numpy(rng.integers(0, NUM_CLASSES, (side, side)))
         return {"weak": weak, "strong": (weak // 2) + noise, "labels": labels}
 
     def __len__(self) -> int:
@@ -95,7 +98,7 @@ class TinyPairs(torch.utils.data.Dataset):
             "pixel_values": row["weak"],
             "strong_pixel_values": row["strong"],
             "cutmix_boxes": boxes,
-            "padding_mask": torch.zeros(SIZE, SIZE, dtype=torch.bool),
+            "padding_mask": torch.zeros_like(row["labels"], dtype=torch.bool),
         }
 
 
