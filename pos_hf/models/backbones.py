@@ -1,5 +1,4 @@
-"""Surgery on backbones that transformers builds: the output stride. The backbones themselves live
-elsewhere."""
+"""Surgery on networks after construction: output stride, normalisation. The networks live elsewhere."""
 
 from typing import Any
 
@@ -48,6 +47,20 @@ def set_output_stride(backbone: nn.Module, output_stride: int) -> None:
             f"a {type(backbone).__name__} has output stride {found} where {output_stride} was asked for; "
             "set output_stride to null to take the backbone as it is"
         )
+
+
+def replace_batch_norm(network: nn.Module, groups: int) -> None:
+    """Put a GroupNorm in the place of every BatchNorm2d, in place.
+
+    Args:
+        network: any module; every normalised channel count must be a multiple of `groups`.
+        groups: of each GroupNorm.
+    """
+    for name, module in network.named_children():
+        if isinstance(module, nn.BatchNorm2d):
+            setattr(network, name, nn.GroupNorm(groups, module.num_features))
+        else:
+            replace_batch_norm(module, groups)
 
 
 @torch.no_grad()

@@ -25,6 +25,9 @@ class DeepLabV3PlusConfig(PreTrainedConfig):
         aspp_channels: channels of every branch of the pyramid.
         low_level_channels: channels of the decoder's shortcut.
         decoder_channels: channels of the decoder's two 3x3 convolutions.
+        group_norm_groups: groups of the GroupNorm that stands in for every BatchNorm, backbone included; None
+            keeps BatchNorm. For training from scratch where the views of a step are separate forwards
+            (UniMatch V2): BatchNorm's running statistics would mix clean and strong views.
         semantic_loss_ignore_index: label of the pixels that the loss leaves out.
     """
 
@@ -41,6 +44,7 @@ class DeepLabV3PlusConfig(PreTrainedConfig):
     aspp_channels: int = 256
     low_level_channels: int = 48
     decoder_channels: int = 256
+    group_norm_groups: int | None = None
     semantic_loss_ignore_index: int = 255
 
     def validate_architecture(self) -> None:

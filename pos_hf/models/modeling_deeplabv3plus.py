@@ -12,7 +12,7 @@ from transformers.backbone_utils import load_backbone
 from transformers.modeling_outputs import SemanticSegmenterOutput
 from transformers.utils.generic import can_return_tuple
 
-from .backbones import set_output_stride
+from .backbones import replace_batch_norm, set_output_stride
 from .configuration_deeplabv3plus import DeepLabV3PlusConfig
 from .modeling_aligned_xception import AlignedXceptionBackbone
 from .modeling_deep_stem_resnet import DeepStemResNetBackbone
@@ -74,6 +74,8 @@ class DeepLabV3PlusForSemanticSegmentation(SegmentationModel):
             conv_layer(width, width, 3),
         )
         self.classifier = nn.Conv2d(width, classes, 1)
+        if config.group_norm_groups is not None:
+            replace_batch_norm(self, config.group_norm_groups)
         self.post_init()
 
     @can_return_tuple

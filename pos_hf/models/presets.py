@@ -72,6 +72,7 @@ PRESETS: dict[str, dict[str, Any]] = {
             "depths": [1, 1, 1, 1],
             "out_indices": [1, 4],
         },
+        "group_norm_groups": 8,
         "aspp_channels": 64,
         "decoder_channels": 64,
     },
