@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from pos_hf.data import PairSampler, collate
 from tests.launching import launch
 
-from .tiny import TinyPairs, reference_trajectory
+from .tiny import TinyPairs, reference_trajectory, tiny_trainer
 from .trajectory import COMBINATIONS
 
 LAYOUTS = {
@@ -30,9 +30,9 @@ def trajectories(tmp_path_factory) -> dict[str, dict[str, torch.Tensor]]:
     return found
 
 
-def full_batches(steps: int, size: int, second_draw: bool) -> list[dict]:
+def full_batches(steps: int, size: int, second_draw: bool = False, num_unlabeled: int = 24) -> list[dict]:
     """The first steps' batches as the trainer sees them, normalised in float64."""
-    pairs = TinyPairs(second_draw=second_draw)
+    pairs = TinyPairs(num_unlabeled=num_unlabeled, second_draw=second_draw)
     keys = [*PairSampler(len(pairs.labeled), len(pairs.unlabeled), seed=42)]
     mean = torch.tensor([0.485, 0.456, 0.406]).double()[:, None, None]
     std = torch.tensor([0.229, 0.224, 0.225]).double()[:, None, None]
@@ -77,3 +77,22 @@ def test_the_strategies_train_different_weights(trajectories):
     }
     for first, second in itertools.combinations(trained.values(), 2):
         assert (first - second).abs().max() > 1e-4
+
+
+def test_a_short_last_window_of_an_epoch_is_a_smaller_batch(tmp_path):
+    trainer = tiny_trainer(
+        str(tmp_path),
+        train_dataset=TinyPairs(num_unlabeled=6),
+        method="fixmatch",
+        strategy_options={"preset": "paper"},
+        optim="sgd",
+        per_device_train_batch_size=1,
+        gradient_accumulation_steps=4,
+        max_steps=2,
+    )
+    trainer.train()
+    (four,), (six,) = (full_batches(1, size, num_unlabeled=6) for size in (4, 6))
+    two = {group: {name: value[4:] for name, value in views.items()} for group, views in six.items()}
+    expected = reference_trajectory([four, two], meo=True, uniform=False, optimizer="sgd", method="fixmatch")
+    for name, value in expected.items():
+        torch.testing.assert_close(trainer.model.state_dict()[name], value, rtol=1e-5, atol=1e-6)
