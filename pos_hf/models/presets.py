@@ -130,6 +130,11 @@ def build_model(
         config = AutoConfig.for_model(**preset | {"backbone_config": backbone_config} | overrides)
         model = AutoModelForSemanticSegmentation.from_config(config)
         if backbone_weights is not None:
+            if config.to_dict().get("group_norm_groups"):
+                raise InputError(
+                    f"{name_or_path} replaces BatchNorm, which backbone weights come with, by GroupNorm: add "
+                    '"group_norm_groups": null to model_options'
+                )
             _load_backbone_weights(model.backbone, backbone_weights)
         return model.train()
     if backbone_weights is not None:

@@ -137,12 +137,15 @@ def test_backbone_weights_fill_the_backbone_of_a_preset(tmp_path):
 
 
 def test_backbone_weights_may_come_from_a_classifier(tmp_path):
+    options = {"backbone_weights": str(tmp_path), "group_norm_groups": None}
     target = build_model("deeplabv3plus_tiny", ID2LABEL).backbone.config
     source = ResNetForImageClassification(target)
     source.save_pretrained(tmp_path)
-    model = build_model("deeplabv3plus_tiny", ID2LABEL, backbone_weights=str(tmp_path))
+    model = build_model("deeplabv3plus_tiny", ID2LABEL, **options)
     filled = model.backbone.state_dict()
     assert all(torch.equal(value, filled[name]) for name, value in source.resnet.state_dict().items())
+    with pytest.raises(InputError, match="group_norm_groups"):
+        build_model("deeplabv3plus_tiny", ID2LABEL, backbone_weights=str(tmp_path))
 
 
 def test_backbone_weights_of_another_network_are_refused(tmp_path):
