@@ -1,4 +1,7 @@
-"""The one exception for bad input; every command turns it into a sentence and exit code 2."""
+"""The one exception for bad input, and the known name that an unknown one was meant to be."""
+
+import difflib
+from collections.abc import Iterable
 
 
 class InputError(ValueError):
@@ -6,3 +9,16 @@ class InputError(ValueError):
 
     The message is one sentence: what is wrong, where, and what to do about it.
     """
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The known name that looks most like an unknown one.
+
+    Args:
+        name: what was written.
+        known: at least one name.
+
+    Returns:
+        One of `known`.
+    """
+    return difflib.get_close_matches(name, list(known), n=1, cutoff=0)[0]

@@ -2,7 +2,6 @@
 
 import argparse
 import dataclasses
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +11,7 @@ import yaml
 from transformers import HfArgumentParser
 
 from pos_hf.data import DataArguments
-from pos_hf.errors import InputError
+from pos_hf.errors import InputError, nearest
 from pos_hf.training import POSConfig
 
 
@@ -64,7 +63,7 @@ def parse_config(path: Path | None, overrides: list[str]) -> Arguments:
     known = {f.name for group in GROUPS for f in dataclasses.fields(group) if f.init}
     for key in values:
         if key not in known:
-            raise InputError(f"{path}: unknown key {key!r}, did you mean {_nearest(key, known)!r}?")
+            raise InputError(f"{path}: unknown key {key!r}, did you mean {nearest(key, known)!r}?")
     parser = _Parser(GROUPS, exit_on_error=False, allow_abbrev=False)
     try:
         parser.set_defaults(**values)
@@ -75,7 +74,7 @@ def parse_config(path: Path | None, overrides: list[str]) -> Arguments:
         raise error if isinstance(error, InputError) else InputError(f"{path}: {error}") from error
     model, data, training, remaining = groups
     for key in (argument.removeprefix("--").split("=")[0] for argument in remaining):
-        raise InputError(f"unknown argument --{key}, did you mean --{_nearest(key, known)}?")
+        raise InputError(f"unknown argument --{key}, did you mean --{nearest(key, known)}?")
     return model, data, training
 
 
@@ -100,7 +99,3 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(values, Mapping):
         raise InputError(f"{path} does not hold `key: value` lines")
     return dict(values)
-
-
-def _nearest(key: str, known: set[str]) -> str:
-    return difflib.get_close_matches(key, sorted(known), n=1, cutoff=0)[0]

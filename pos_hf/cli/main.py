@@ -1,10 +1,9 @@
 """The `pos-hf` command: finds the command's file and turns bad input into one sentence and exit code 2."""
 
-import difflib
 import sys
 from importlib import import_module
 
-from pos_hf.errors import InputError
+from pos_hf.errors import InputError, nearest
 
 COMMANDS = {
     "train": "train a model from a config file",
@@ -35,8 +34,8 @@ def main(argv: list[str] | None = None) -> int:
         print("\npos-hf COMMAND --help says more.")
         return 0
     if arguments[0] not in COMMANDS:
-        nearest = difflib.get_close_matches(arguments[0], COMMANDS, n=1, cutoff=0)[0]
-        print(f"pos-hf: unknown command {arguments[0]!r}, did you mean {nearest!r}?", file=sys.stderr)
+        meant = nearest(arguments[0], COMMANDS)
+        print(f"pos-hf: unknown command {arguments[0]!r}, did you mean {meant!r}?", file=sys.stderr)
         return 2
     return run_command(arguments[0], arguments[1:])
 

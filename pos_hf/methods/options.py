@@ -1,11 +1,10 @@
 """Objects by name and options, as YAML gives them; an unknown name is answered with the nearest known."""
 
-import difflib
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
-from pos_hf.errors import InputError
+from pos_hf.errors import InputError, nearest
 
 T = TypeVar("T")
 Spec = str | Mapping[str, Any]
@@ -26,11 +25,11 @@ def build(kind: str, table: Mapping[str, Callable[..., T]], spec: Spec) -> T:
     options = {"name": spec} if isinstance(spec, str) else dict(spec)
     name = str(options.pop("name", None))
     if name not in table:
-        raise InputError(f"Unknown {kind} '{name}'{_nearest(name, table)}; known: {', '.join(table)}.")
+        raise InputError(f"Unknown {kind} '{name}'{_suggestion(name, table)}; known: {', '.join(table)}.")
     known = inspect.signature(table[name]).parameters
     for option in options:
         if option not in known:
-            raise InputError(f"Unknown option '{option}' of {kind} '{name}'{_nearest(option, known)}.")
+            raise InputError(f"Unknown option '{option}' of {kind} '{name}'{_suggestion(option, known)}.")
     return table[name](**options)
 
 
@@ -41,6 +40,6 @@ def one_of(option: str, value: str, choices: tuple[str, ...]) -> str:
     return value
 
 
-def _nearest(name: str, known: Iterable[str]) -> str:
-    matches = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
-    return f", did you mean '{matches[0]}'?" if matches else ""
+def _suggestion(name: str, known: Iterable[str]) -> str:
+    known = list(known)
+    return f", did you mean '{nearest(name, known)}'?" if known else ""

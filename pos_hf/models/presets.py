@@ -125,48 +125,60 @@ def build_model(
     """
     overrides |= {"id2label": id2label, "label2id": {label: index for index, label in id2label.items()}}
     if name_or_path in PRESETS:
-        preset = PRESETS[name_or_path]
-        backbone_config = preset["backbone_config"] | {"num_channels": num_channels}
-        config = AutoConfig.for_model(**preset | {"backbone_config": backbone_config} | overrides)
-        model = AutoModelForSemanticSegmentation.from_config(config)
-        if backbone_weights is not None:
-            if config.to_dict().get("group_norm_groups"):
-                raise InputError(
-                    f"{name_or_path} replaces BatchNorm, which backbone weights come with, by GroupNorm: add "
-                    '"group_norm_groups": null to model_options'
-                )
-            _load_backbone_weights(model.backbone, backbone_weights)
-        return model.train()
+        return _from_preset(name_or_path, backbone_weights, num_channels, overrides).train()
     if backbone_weights is not None:
         raise InputError(
             f"backbone_weights belongs to a preset; {name_or_path!r} already carries its weights"
         )
-    if "/" not in name_or_path and not Path(name_or_path).is_dir():
+    return _from_pretrained(name_or_path, num_channels, trust_remote_code, overrides).train()
+
+
+def _from_preset(
+    name: str, backbone_weights: str | None, num_channels: int, overrides: dict[str, Any]
+) -> PreTrainedModel:
+    preset = PRESETS[name]
+    backbone_config = preset["backbone_config"] | {"num_channels": num_channels}
+    config = AutoConfig.for_model(**preset | {"backbone_config": backbone_config} | overrides)
+    model = AutoModelForSemanticSegmentation.from_config(config)
+    if backbone_weights is not None:
+        if config.to_dict().get("group_norm_groups"):
+            raise InputError(
+                f"{name} replaces BatchNorm, which backbone weights come with, by GroupNorm: add "
+                '"group_norm_groups": null to model_options'
+            )
+        _load_backbone_weights(model.backbone, backbone_weights)
+    return model
+
+
+def _from_pretrained(
+    source: str, num_channels: int, trust_remote_code: bool, overrides: dict[str, Any]
+) -> PreTrainedModel:
+    if "/" not in source and not Path(source).is_dir():
         raise InputError(
-            f"there is no model {name_or_path!r}: give a folder, a Hub id (user/name) or one of "
+            f"there is no model {source!r}: give a folder, a Hub id (user/name) or one of "
             f"{', '.join(PRESETS)}"
         )
     try:
         config, further = AutoConfig.from_pretrained(
-            name_or_path, trust_remote_code=trust_remote_code, return_unused_kwargs=True, **overrides
+            source, trust_remote_code=trust_remote_code, return_unused_kwargs=True, **overrides
         )
         config.update(further)  # such as the palette, which no architecture knows
         model = AutoModelForSemanticSegmentation.from_pretrained(
-            name_or_path,
+            source,
             config=config,
             dtype="float32",
             ignore_mismatched_sizes=True,
             trust_remote_code=trust_remote_code,
         )
     except (ImportError, OSError, ValueError) as error:
-        raise InputError(f"{name_or_path!r} does not load as a segmentation model: {error}") from error
+        raise InputError(f"{source!r} does not load as a segmentation model: {error}") from error
     expected = getattr(getattr(model.config, "backbone_config", None) or model.config, "num_channels", 3)
     if expected != num_channels:
         raise InputError(
-            f"{name_or_path!r} takes images of {expected} channels, and these have {num_channels}: train one "
+            f"{source!r} takes images of {expected} channels, and these have {num_channels}: train one "
             f"of {', '.join(PRESETS)}"
         )
-    return model.train()
+    return model
 
 
 def _load_backbone_weights(backbone: PreTrainedModel, source: str) -> None:

@@ -16,13 +16,9 @@ class Diagnostics:
     """Statistics of a logging window, kept as float64 sums on the device until `read`.
 
     A value that is not finite (the cosine of a zero gradient) is left out of its mean.
-
-    Args:
-        device: where the sums live.
     """
 
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
+    def __init__(self) -> None:
         self._sums: dict[str, Tensor] = {}
 
     def add(self, values: Mapping[str, Tensor]) -> None:

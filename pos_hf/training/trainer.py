@@ -94,7 +94,7 @@ class POSTrainer(Trainer):
             args.measure_gradients or not isinstance(self.strategy, Fixed)
         )
         self.teacher = EMATeacher(self.model, args.teacher_decay) if self.method.uses_teacher else None
-        self.diagnostics = Diagnostics(args.device)
+        self.diagnostics = Diagnostics()
         self.gradients = GradientPair([])
         self._metric: list[float] | None = None
         self._combined_norm: Tensor | None = None
