@@ -1,6 +1,7 @@
 """`pos-hf evaluate MODEL DATA`: scores of a model on labeled images, as a table and as metrics.json."""
 
 import argparse
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,7 +32,13 @@ def main(argv: list[str]) -> int:
 
     from accelerate import Accelerator
 
-    from pos_hf.evaluation import evaluate_images, label_names, load_for_inference, protocol
+    from pos_hf.evaluation import (
+        evaluate_images,
+        keep_confident,
+        label_names,
+        load_for_inference,
+        protocol,
+    )
 
     accelerator = Accelerator()
     model, image_processor = load_for_inference(args.model, accelerator.device, args.trust_remote_code)
@@ -46,7 +53,7 @@ def main(argv: list[str]) -> int:
         num_workers=args.num_workers,
         accelerator=accelerator,
         detailed=True,
-        threshold=args.threshold,
+        pseudo_labeler=None if args.threshold is None else partial(keep_confident, threshold=args.threshold),
     )
     if accelerator.is_main_process:
         print(f"{args.model} on {len(evaluation.ids)} {role} images of {data.name}\n\n{table(evaluation)}")

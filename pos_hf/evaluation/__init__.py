@@ -2,11 +2,17 @@
 
 from pathlib import Path
 
-from pos_hf.evaluation.evaluator import evaluate_images, evaluate_model, predict_images
+from pos_hf.evaluation.evaluator import evaluate_images, evaluate_model, predict_images, predict_probabilities
 from pos_hf.evaluation.inference import Inference, class_probabilities, label_names
 from pos_hf.evaluation.loading import load_for_inference
 from pos_hf.evaluation.metrics import ConfusionMatrix, scores
-from pos_hf.evaluation.pseudo_labels import collapse_alarm, keep_confident, pseudo_label_quality
+from pos_hf.evaluation.pseudo_labels import (
+    collapse_alarm,
+    keep_confident,
+    labeler_of,
+    logged_quality,
+    pseudo_label_quality,
+)
 from pos_hf.evaluation.results import Evaluation, protocol
 
 MEAN_IOU = str(Path(__file__).parent / "mean_iou")
@@ -23,8 +29,11 @@ __all__ = [
     "evaluate_model",
     "keep_confident",
     "label_names",
+    "labeler_of",
     "load_for_inference",
+    "logged_quality",
     "predict_images",
+    "predict_probabilities",
     "protocol",
     "pseudo_label_quality",
     "scores",

@@ -2,7 +2,7 @@
 end. How one image is predicted is in `inference`, what is counted in `results`."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -17,6 +17,7 @@ from tqdm.auto import tqdm
 from transformers import BaseImageProcessor, PreTrainedModel
 
 from pos_hf.evaluation.inference import Inference, class_probabilities, label_names
+from pos_hf.evaluation.pseudo_labels import PseudoLabeler
 from pos_hf.evaluation.results import Evaluation
 
 MAX_WAITING = 64
@@ -52,7 +53,7 @@ def evaluate_images(
     accelerator: Accelerator | None = None,
     description: str = "Evaluating",
     detailed: bool = False,
-    threshold: float | None = None,
+    pseudo_labeler: PseudoLabeler | None = None,
 ) -> Evaluation:
     """Predict every image at its native size and count its pixels.
 
@@ -68,13 +69,17 @@ def evaluate_images(
             every image in every process.
         description: Label of the progress bar.
         detailed: Also measure boundary IoU and calibration.
-        threshold: Also measure the pseudo-labels that this confidence would keep.
+        pseudo_labeler: Also measure the pseudo-labels that it keeps.
 
     Returns:
         The evaluation of the whole data set.
     """
     evaluation = Evaluation(
-        list(dataset["id"]), label_names(model), model.device, detailed=detailed, threshold=threshold
+        list(dataset["id"]),
+        label_names(model),
+        model.device,
+        detailed=detailed,
+        pseudo_labeler=pseudo_labeler,
     )
     # the ranks of a sharded model gather its parameters in every forward, so all of them predict every image
     if accelerator and accelerator.distributed_type is DistributedType.FSDP:
@@ -132,12 +137,12 @@ def image_batches(
         yield list(batch), list(batch.values())
 
 
-def predict_images(
+def predict_probabilities(
     model: PreTrainedModel,
-    images: Sequence[Image.Image | np.ndarray],
+    images: Iterable[Image.Image | np.ndarray],
     image_processor: BaseImageProcessor,
     inference: Inference | None = None,
-) -> Iterator[np.ndarray]:
+) -> Iterator[Tensor]:
     """Predict images one by one, in order.
 
     Args:
@@ -147,14 +152,22 @@ def predict_images(
         inference: The protocol; the whole image by default.
 
     Yields:
-        Class ids at native size, uint8 [H, W].
+        Class probabilities at native size on the model's device, float32 [1, C, H, W].
     """
     model.eval()
     for image in images:
-        prepared = _prepare({"image": image}, image_processor)
-        yield (
-            _predict(model, [prepared], inference or Inference())[0].argmax(0).to("cpu", torch.uint8).numpy()
-        )
+        yield _predict(model, [_prepare({"image": image}, image_processor)], inference or Inference())
+
+
+def predict_images(
+    model: PreTrainedModel,
+    images: Iterable[Image.Image | np.ndarray],
+    image_processor: BaseImageProcessor,
+    inference: Inference | None = None,
+) -> Iterator[np.ndarray]:
+    """The class ids of `predict_probabilities`, uint8 [H, W]. Same arguments."""
+    for probabilities in predict_probabilities(model, images, image_processor, inference):
+        yield probabilities[0].argmax(0).to("cpu", torch.uint8).numpy()
 
 
 def _prepare(row: dict, image_processor: BaseImageProcessor) -> Prepared:

@@ -1,39 +1,58 @@
-"""Are the pseudo-labels that a threshold keeps right? Measured on labeled images that training has not seen.
-How pseudo-labels are made in training is in `pos_hf.methods`."""
+"""Are the pseudo-labels that a rule keeps right? Measured on labeled images that training has not seen. How
+pseudo-labels are made in training is in `pos_hf.methods`."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
+from accelerate.logging import get_logger
 from torch import Tensor
+
+from pos_hf.methods import Method, PseudoLabelMethod
+
+logger = get_logger(__name__)
 
 PRECISION_SHARE = 0.9
 """Alarm below this share of the best precision so far."""
 COVERAGE_SHARE = 0.5
 """Alarm below this share of the largest coverage so far."""
 
+PseudoLabeler = Callable[[Tensor], Tensor]
+"""Class probabilities, float [N, C, H, W] -> class ids, int64 [N, H, W]; C, which is no class, where none is
+kept."""
 
-def keep_confident(
-    predictions_NHW: Tensor, confidences_NHW: Tensor, threshold: float, num_classes: int
-) -> Tensor:
-    """Predictions with every pixel below the threshold turned into the id `num_classes`, which is no class.
 
-    Args:
-        predictions_NHW: Class ids, int64 [N, H, W].
-        confidences_NHW: Probability of the predicted class, float [N, H, W].
-        threshold: Confidence that a pseudo-label needs.
-        num_classes: Number of classes C.
+def keep_confident(probabilities_NCHW: Tensor, threshold: float) -> Tensor:
+    """A `PseudoLabeler` that keeps the pixels whose confidence reaches a threshold (Eq. 2)."""
+    confidences, labels = probabilities_NCHW.max(1)
+    return torch.where(confidences >= threshold, labels, probabilities_NCHW.shape[1])
+
+
+def labeler_of(method: Method) -> PseudoLabeler | None:
+    """Eq. 2 with a method's own confidence rule as it stands now.
+
+    A fractional weight (SoftMatch) keeps its pixel from 1/2 on.
 
     Returns:
-        int64 [N, H, W], for `ConfusionMatrix.update`.
+        None for a method without a confidence rule, and for a rule that has yet to see its first batch.
     """
-    return torch.where(confidences_NHW >= threshold, predictions_NHW, num_classes)
+    if not isinstance(method, PseudoLabelMethod) or any(not buffer.numel() for buffer in method.buffers()):
+        return None
+
+    def keep(probabilities_NCHW: Tensor) -> Tensor:
+        if method.alignment:
+            probabilities_NCHW = method.alignment.align(probabilities_NCHW)
+        kept = method.rule.weights(probabilities_NCHW) >= 0.5
+        return torch.where(kept, probabilities_NCHW.argmax(1), probabilities_NCHW.shape[1])
+
+    return keep
 
 
 def pseudo_label_quality(counts: Tensor, id2label: dict[int, str]) -> dict:
     """Precision and coverage of kept pseudo-labels.
 
     Args:
-        counts: Confusion counts of `keep_confident` predictions, int64 [C+1, C+1]; the last column holds what
+        counts: Confusion counts of a `PseudoLabeler`'s labels, int64 [C+1, C+1]; the last column holds what
             was not kept.
         id2label: Name of each class.
 
@@ -52,6 +71,33 @@ def pseudo_label_quality(counts: Tensor, id2label: dict[int, str]) -> dict:
         "per_category_precision": dict(zip(names, precision.tolist(), strict=True)),
         "per_category_coverage": dict(zip(names, coverage.tolist(), strict=True)),
     }
+
+
+def logged_quality(
+    quality: dict[str, Any], log_history: Sequence[dict[str, Any]], prefix: str
+) -> dict[str, float]:
+    """What an evaluation logs about the pseudo-labels; the main process warns when they have become worse.
+
+    Args:
+        quality: Of `pseudo_label_quality`.
+        log_history: The Trainer's log before this evaluation.
+        prefix: First part of every key.
+
+    Returns:
+        `<prefix>_pseudo_label_precision`, `_coverage`, `_alarm` (1 or 0), and the first two for each label.
+    """
+    values = {f"{prefix}_pseudo_label_{key}": quality[key] for key in ("precision", "coverage")}
+    precisions, coverages = (
+        [*(entry[key] for entry in log_history if key in entry), value] for key, value in values.items()
+    )
+    alarm = collapse_alarm(precisions, coverages)
+    if alarm:
+        logger.warning(alarm)
+    values[f"{prefix}_pseudo_label_alarm"] = float(alarm is not None)
+    for key in ("precision", "coverage"):
+        for label, value in quality[f"per_category_{key}"].items():
+            values[f"{prefix}_pseudo_label_{key}_{label}"] = value
+    return values
 
 
 def collapse_alarm(precisions: Sequence[float], coverages: Sequence[float]) -> str | None:

@@ -19,7 +19,7 @@ from pos_hf.evaluation.boundaries import boundary_areas
 from pos_hf.evaluation.calibration import BINS, calibration_counts, expected_calibration_error
 from pos_hf.evaluation.inference import Inference, patch_size
 from pos_hf.evaluation.metrics import IGNORE_INDEX, ConfusionMatrix, areas, class_iou, scores
-from pos_hf.evaluation.pseudo_labels import keep_confident, pseudo_label_quality
+from pos_hf.evaluation.pseudo_labels import PseudoLabeler, pseudo_label_quality
 
 
 class Evaluation:
@@ -30,7 +30,7 @@ class Evaluation:
         id2label: Name of each class.
         device: Where the counts live until `finish`.
         detailed: Also measure boundary IoU and calibration.
-        threshold: Also measure the pseudo-labels that this confidence would keep.
+        pseudo_labeler: Also measure the pseudo-labels that it keeps.
     """
 
     def __init__(
@@ -40,17 +40,17 @@ class Evaluation:
         device: torch.device | str = "cpu",
         *,
         detailed: bool = False,
-        threshold: float | None = None,
+        pseudo_labeler: PseudoLabeler | None = None,
     ) -> None:
         num_classes = len(id2label)
         self.ids = ids
         self.id2label = id2label
         self.detailed = detailed
-        self.threshold = threshold
+        self.pseudo_labeler = pseudo_labeler
         self.confusion = ConfusionMatrix(num_classes, device=device)
         """All images together."""
         self.kept = ConfusionMatrix(num_classes, device=device)
-        """Confident pixels; the others are in the last column."""
+        """Kept pseudo-labels; all other pixels are in the last column."""
         self.image_areas = torch.zeros(len(ids), 3, num_classes, dtype=torch.int64, device=device)
         """Intersection, predicted and labeled pixels of each image and class, int64 [N, 3, C]."""
         self.boundary = torch.zeros(3, num_classes, dtype=torch.int64, device=device)
@@ -69,9 +69,8 @@ class Evaluation:
         if self.detailed:
             self.boundary += boundary_areas(predictions, labels_NHW, len(self.id2label))
             self.calibration += calibration_counts(confidences, predictions, labels_NHW)
-        if self.threshold is not None:
-            kept = keep_confident(predictions, confidences, self.threshold, len(self.id2label))
-            self.kept.update(kept, labels_NHW)
+        if self.pseudo_labeler:
+            self.kept.update(self.pseudo_labeler(probabilities_NCHW), labels_NHW)
 
     def finish(self, accelerator: Accelerator | None) -> "Evaluation":
         """Add up the counts of all processes in one reduction and bring them to the CPU."""
@@ -90,7 +89,7 @@ class Evaluation:
         """The scores of `metrics.scores`.
 
         With `detailed` also boundary_iou (absent classes skipped), per_category_boundary_iou and
-        expected_calibration_error; with a threshold also pseudo_labels, see `pseudo_label_quality`.
+        expected_calibration_error; with a pseudo-labeler also pseudo_labels, see `pseudo_label_quality`.
         """
         result = scores(self.confusion.counts, self.id2label)
         if self.detailed:
@@ -100,7 +99,7 @@ class Evaluation:
                 zip(result["per_category_iou"], boundary.tolist(), strict=True)
             )
             result["expected_calibration_error"] = expected_calibration_error(self.calibration)
-        if self.threshold is not None:
+        if self.pseudo_labeler:
             result["pseudo_labels"] = pseudo_label_quality(self.kept.counts, self.id2label)
         return result
 

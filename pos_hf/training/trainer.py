@@ -23,7 +23,7 @@ from pos_hf.balancing import Fixed, GradientPair, Gramian, Strategy, average_ove
 from pos_hf.data import PairedDataset, collate
 from pos_hf.data.device_views import add_strong_views
 from pos_hf.errors import InputError
-from pos_hf.evaluation import evaluate_model
+from pos_hf.evaluation import evaluate_model, labeler_of, logged_quality
 from pos_hf.methods import LossTerm, Method, StudentPair
 
 from .arguments import POSConfig
@@ -310,8 +310,8 @@ class POSTrainer(Trainer):
             metric_key_prefix: first part of every key.
 
         Returns:
-            `<prefix>_mean_iou`, `_mean_iou_absent_zero`, `_overall_accuracy`, `_iou_<label>` as shares, and
-            `_student_mean_iou`.
+            `<prefix>_mean_iou`, `_mean_iou_absent_zero`, `_overall_accuracy`, `_iou_<label>` as shares,
+            `_student_mean_iou`, and of a method with pseudo-labels the keys of `logged_quality`.
         """
         dataset = self.eval_dataset if eval_dataset is None else eval_dataset
         score = partial(
@@ -321,6 +321,7 @@ class POSTrainer(Trainer):
             batch_size=self.args.per_device_eval_batch_size,
             num_workers=self.args.dataloader_num_workers,
             accelerator=self.accelerator,
+            pseudo_labeler=labeler_of(self.method),
         )
         student = score(self._deployed(self.model))
         scores = score(self.exported_model) if self.teacher else student
@@ -331,6 +332,8 @@ class POSTrainer(Trainer):
         metrics[f"{metric_key_prefix}_student_mean_iou"] = student["mean_iou"]
         for label, iou in scores["per_category_iou"].items():
             metrics[f"{metric_key_prefix}_iou_{label}"] = iou
+        if "pseudo_labels" in scores:
+            metrics |= logged_quality(scores["pseudo_labels"], self.state.log_history, metric_key_prefix)
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics

@@ -2,15 +2,16 @@
 
 import json
 import math
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator, debug_launcher
 
-from pos_hf.evaluation import Inference, evaluate_images, evaluate_model, predict_images
+from pos_hf.evaluation import Inference, evaluate_images, evaluate_model, keep_confident, predict_images
 
-DETAILS = {"detailed": True, "threshold": 0.5}
+DETAILS = {"detailed": True, "pseudo_labeler": partial(keep_confident, threshold=0.5)}
 
 
 def counts_one_by_one(model, dataset, processor) -> np.ndarray:
@@ -52,7 +53,7 @@ def test_evaluating_draws_no_random_number_that_training_would_miss(model, datas
 
 
 def test_a_threshold_measures_the_pseudo_labels_it_would_keep(model, dataset, processor) -> None:
-    scores = evaluate_model(model, dataset, processor, threshold=0.6)
+    scores = evaluate_model(model, dataset, processor, pseudo_labeler=partial(keep_confident, threshold=0.6))
     kept = right = total = 0
     for row in dataset:
         pixel_values = processor(images=row["image"], return_tensors="pt")["pixel_values"]
