@@ -1,14 +1,35 @@
-"""The one exception for bad input, and the known name that an unknown one was meant to be."""
+"""What stops a command: bad input, or a run that cannot go on. And other errors put in one sentence."""
 
 import difflib
+import re
+import textwrap
 from collections.abc import Iterable
 
 
 class InputError(ValueError):
     """A config, folder, image, mask or checkpoint cannot be used as it is.
 
-    The message is one sentence: what is wrong, where, and what to do about it.
+    Args:
+        message: one sentence: what is wrong, where, and what to do about it.
     """
+
+    def __init__(self, message: str) -> None:
+        # a DataLoader's worker hands over the text of a traceback, whose last line is the sentence
+        super().__init__(message.rpartition("InputError: ")[2].strip())
+
+
+class TrainingStopped(RuntimeError):
+    """A run that began cannot go on; its last checkpoint is intact. The message is one sentence."""
+
+
+def first_sentence(error: BaseException) -> str:
+    """What another library says of an error, on one line: its first sentence, at most 300 characters.
+
+    Args:
+        error: of any type; one without a text is named by its type.
+    """
+    text = re.split(r"[.!?] (?=[A-Z])|\n\n", str(error).strip())[0]
+    return textwrap.shorten(text, 300) or type(error).__name__
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -11,8 +11,10 @@ import yaml
 from transformers import HfArgumentParser
 
 from pos_hf.data import DataArguments
-from pos_hf.errors import InputError, nearest
+from pos_hf.errors import InputError, first_sentence, nearest
 from pos_hf.training import POSConfig
+from pos_hf.training.arguments import json_options
+from pos_hf.values import check_group
 
 
 @dataclass
@@ -32,6 +34,10 @@ class ModelArguments:
     model_options: dict[str, Any] | str | None = field(
         default=None, metadata={"help": "Entries of the model's configuration to replace, as JSON."}
     )
+
+    def __post_init__(self) -> None:
+        check_group(self, {})
+        self.model_options = json_options("model_options", self.model_options)
 
 
 GROUPS: list[Any] = [ModelArguments, DataArguments, POSConfig]
@@ -63,6 +69,7 @@ def parse_config(path: Path | None, overrides: list[str]) -> Arguments:
     known = {f.name for group in GROUPS for f in dataclasses.fields(group) if f.init}
     for key in values:
         if key not in known:
+            key = str(key)
             raise InputError(f"{path}: unknown key {key!r}, did you mean {nearest(key, known)!r}?")
     parser = _Parser(GROUPS, exit_on_error=False, allow_abbrev=False)
     try:
@@ -71,7 +78,9 @@ def parse_config(path: Path | None, overrides: list[str]) -> Arguments:
             parser.set_defaults(strategy_options=None)  # the file's belong to the file's strategy
         groups = parser.parse_args_into_dataclasses(overrides, return_remaining_strings=True)
     except (argparse.ArgumentError, TypeError, ValueError) as error:
-        raise error if isinstance(error, InputError) else InputError(f"{path}: {error}") from error
+        where = " and ".join([str(path)] * (path is not None) + ["the command line"] * bool(overrides))
+        problem = error if isinstance(error, InputError) else first_sentence(error)
+        raise InputError(f"{where}: {problem}") from error
     model, data, training, remaining = groups
     for key in (argument.removeprefix("--").split("=")[0] for argument in remaining):
         raise InputError(f"unknown argument --{key}, did you mean --{nearest(key, known)}?")
@@ -94,7 +103,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise InputError(f"there is no config file {path}")
     try:
         values = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
+    # PyYAML lets through the errors of impossible dates and numbers, and of lists in lists without an end
+    except (yaml.YAMLError, OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(values, Mapping):
         raise InputError(f"{path} does not hold `key: value` lines")

@@ -2,6 +2,25 @@
 
 import json
 from dataclasses import dataclass, field
+from typing import Literal
+
+from PIL import ImageColor
+
+from pos_hf.errors import InputError
+from pos_hf.values import check_group
+
+INTERVALS = {
+    "num_labeled": "[1, inf)",
+    "num_unlabeled": "[1, inf)",
+    "num_test": "[1, inf)",
+    "split_seed": "[0, 4294967295]",
+    "selection_share": "[0, 1)",
+    "crop_size": "[1, 16384]",
+    "scale_range": "(0, 100]",
+    "unlabeled_ratio": "[1, 65536]",
+    "rare_class_retries": "[0, 1000]",
+    "image_std": "(0, inf)",
+}
 
 
 @dataclass
@@ -165,7 +184,32 @@ class DataArguments:
             "help": "Draw a labeled crop anew up to this often when it misses its image's rare classes."
         },
     )
+    on_bad_sample: Literal["stop", "skip"] = field(
+        default="stop",
+        metadata={
+            "help": "An image that cannot be read during training stops the run, or is skipped: the next "
+            "readable one takes its place, which is counted and logged."
+        },
+    )
 
     def __post_init__(self) -> None:
-        if isinstance(self.mask_values, str):
-            self.mask_values = json.loads(self.mask_values)
+        check_group(self, INTERVALS)
+        for name in ("image_range", "scale_range"):
+            bounds = getattr(self, name)
+            if bounds is not None and (len(bounds) != 2 or bounds[0] > bounds[1]):
+                raise InputError(f"{name} is {bounds}, but must be a lower and an upper bound: [LOW, HIGH]")
+        if self.image_range is not None and self.image_range[0] == self.image_range[1]:
+            raise InputError(f"image_range is {self.image_range}, which leaves no grey levels: widen it")
+        try:
+            if isinstance(self.mask_values, str):
+                self.mask_values = dict(json.loads(self.mask_values))
+            pairs = {int(old): new for old, new in (self.mask_values or {}).items()}
+        except (AttributeError, TypeError, ValueError) as error:
+            raise InputError(f"mask_values {self.mask_values!r} is no mapping like {{255: 1}}") from error
+        if not all(0 <= old < 1 << 16 and new in range(256) for old, new in pairs.items()):
+            raise InputError("mask_values maps 0 to 65535 to class ids (0 to 254) or 255: correct it")
+        for color in self.mask_colors or ():
+            try:
+                ImageColor.getrgb(color)
+            except ValueError as error:
+                raise InputError(f"mask_colors has {color!r}, which is no colour like '#ff8000'") from error

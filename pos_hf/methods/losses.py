@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy as pixel_cross_entropy
 
+from pos_hf.errors import InputError
+
 IGNORE_INDEX = 255
 
 
@@ -41,6 +43,10 @@ class OHEM:
 
     threshold: float = 0.7
     min_kept: int = 200_000
+
+    def __post_init__(self) -> None:
+        if self.threshold == 0:
+            raise InputError("the threshold of ohem is 0, a probability that no pixel has: set it above 0")
 
     def __call__(self, logits_NCHW: Tensor, labels_NHW: Tensor) -> Tensor:
         losses = pixel_cross_entropy(logits_NCHW, labels_NHW, ignore_index=IGNORE_INDEX, reduction="none")

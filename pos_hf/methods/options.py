@@ -5,7 +5,16 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 from pos_hf.errors import InputError, nearest
+from pos_hf.values import check_options
 
+INTERVALS = {
+    "threshold": "[0, 1]",
+    "start": "[0, 1]",
+    "decay": "[0, 1)",
+    "ramp_up": "[0, 1]",
+    "num_sigmas": "(0, inf)",
+    "min_kept": "[1, inf)",
+}
 T = TypeVar("T")
 Spec = str | Mapping[str, Any]
 """A name, or `{"name": ..., option: value, ...}`."""
@@ -30,6 +39,7 @@ def build(kind: str, table: Mapping[str, Callable[..., T]], spec: Spec) -> T:
     for option in options:
         if option not in known:
             raise InputError(f"Unknown option '{option}' of {kind} '{name}'{_suggestion(option, known)}.")
+    check_options(f"{kind} '{name}'", table[name], options, INTERVALS)
     return table[name](**options)
 
 

@@ -4,11 +4,62 @@ import json
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from transformers import TrainingArguments
+import torch
+from transformers import SchedulerType, Trainer, TrainingArguments, get_scheduler
+from transformers.integrations import get_available_reporting_integrations
+from transformers.training_args import OptimizerNames
 
-from pos_hf.balancing import Strategy, get_strategy
-from pos_hf.errors import InputError
+from pos_hf.balancing import STRATEGY_FAMILIES, Gramian, Strategy, get_strategy
+from pos_hf.errors import InputError, first_sentence
 from pos_hf.methods import Method, get_method
+from pos_hf.values import check_group, check_options, check_type
+
+INTERVALS = {
+    "per_device_train_batch_size": "[1, 65536]",
+    "per_device_eval_batch_size": "[1, 65536]",
+    "gradient_accumulation_steps": "[1, 65536]",
+    "num_train_epochs": "[0, 1e9]",
+    "max_steps": "[-1, 1e12]",
+    "learning_rate": "(0, 1e6]",
+    "head_learning_rate_multiplier": "[0, 1e6]",
+    "warmup_steps": "[0, 1e12]",
+    "weight_decay": "[0, 1e6]",
+    "adam_beta1": "[0, 1)",
+    "adam_beta2": "[0, 1)",
+    "adam_epsilon": "(0, 1]",
+    "max_grad_norm": "[0, inf)",
+    "teacher_decay": "[0, 1]",
+    "max_skipped_steps": "[1, 1e12]",
+    "logging_steps": "(0, 1e12]",
+    "eval_steps": "(0, 1e12]",
+    "save_steps": "(0, 1e12]",
+    "eval_delay": "[0, 1e12]",
+    "save_total_limit": "[1, 1e12]",
+    "seed": "[0, 4294967295]",
+    "data_seed": "[0, 4294967295]",
+    "dataloader_num_workers": "[0, 1024]",
+    "dataloader_prefetch_factor": "[1, 1024]",
+    "torch_empty_cache_steps": "[1, 1e12]",
+    "ddp_timeout": "[1, 1e9]",
+    "ddp_bucket_cap_mb": "[1, 1e6]",
+}
+CHOICES = {
+    "log_level": ("passive", "detail", "debug", "info", "warning", "error", "critical"),
+    "log_level_replica": ("passive", "detail", "debug", "info", "warning", "error", "critical"),
+    "dataloader_multiprocessing_context": ("fork", "spawn", "forkserver"),
+    "torch_compile_mode": ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"),
+    "train_sampling_strategy": ("random",),
+}
+MADE_FOR_TEXT = ("label_smoothing_factor", "neftune_noise_alpha", "use_liger_kernel")
+OPTION_INTERVALS = {
+    "supervised": "[0, 1e6]",
+    "unsupervised": "[0, 1e6]",
+    "meo_max_gain": "[1, inf)",
+    "min_norm_ratio": "[0, inf)",
+    "c": "[0, 1)",
+}
+POLYNOMIAL = {"power": 0.9, "lr_end": 0.0}
+SCORES = ("mean_iou", "mean_iou_absent_zero", "overall_accuracy", "student_mean_iou", "iou_")
 
 STEPS_IN_BACKWARD = ("lomo", "adalomo", "galore_adamw_layerwise", "apollo_adamw_layerwise")
 
@@ -52,9 +103,11 @@ class POSConfig(TrainingArguments):
     output_dir: str = field(default="runs/default", metadata={"help": "Folder of the run."})
     max_grad_norm: float = field(default=0.0, metadata={"help": "0 does not clip; clipping would undo MEO."})
     weight_decay: float = field(default=0.01, metadata={"help": "Decay of every parameter."})
-    lr_scheduler_type: str = field(default="polynomial", metadata={"help": "The learning rate's schedule."})
+    lr_scheduler_type: SchedulerType | str = field(
+        default="polynomial", metadata={"help": "The learning rate's schedule."}
+    )
     lr_scheduler_kwargs: dict[str, Any] | str | None = field(
-        default_factory=lambda: {"power": 0.9, "lr_end": 0.0},
+        default_factory=lambda: dict(POLYNOMIAL),
         metadata={"help": "Arguments of the schedule, as JSON."},
     )
     logging_steps: float = field(default=10, metadata={"help": "Log every so many optimizer steps."})
@@ -101,22 +154,30 @@ class POSConfig(TrainingArguments):
                 "DeepSpeed steps inside the backward, before the two gradients can be integrated; use FSDP2 "
                 "(fsdp with fsdp_version: 2) instead"
             )
-        super().__post_init__()
+        self.debug = self.debug or ""  # the command line's parser gives None for it
+        check_group(self, INTERVALS)
+        for name, choices in CHOICES.items():
+            if getattr(self, name) is not None:
+                check_type(name, getattr(self, name), Literal[choices])
+        if self.max_steps == 0 or (self.max_steps < 0 and self.num_train_epochs == 0):
+            raise InputError("max_steps and num_train_epochs ask for no step: set one of them above 0")
+        if self.lr_scheduler_type != "polynomial" and self.lr_scheduler_kwargs == POLYNOMIAL:
+            self.lr_scheduler_kwargs = None  # the default's, which no other schedule takes
+        try:
+            super().__post_init__()
+        except Exception as error:  # whatever transformers and accelerate raise for one of a hundred values
+            raise InputError(f"the training arguments do not go together: {first_sentence(error)}") from error
         self.method_options = json_options("method_options", self.method_options)
         self.strategy_options = json_options("strategy_options", self.strategy_options)
         # there is nothing to pin for without an accelerator, and torch warns about it
         self.dataloader_pin_memory = self.dataloader_pin_memory and self.device.type != "cpu"
-        self.get_strategy()
-        if self.gradient_metric not in ("euclidean", "learning_rate"):
-            raise InputError(
-                f"gradient_metric is 'euclidean' or 'learning_rate', not {self.gradient_metric!r}"
-            )
         if self.remove_unused_columns:
             raise InputError("remove_unused_columns would drop half of every batch: leave it False")
-        if self.label_smoothing_factor:
-            raise InputError(
-                "label_smoothing_factor is made for text; use a method with soft targets, or leave it 0"
-            )
+        for name in MADE_FOR_TEXT:
+            if getattr(self, name):
+                raise InputError(f"{name} is made for text: leave it out")
+        if self.dataloader_persistent_workers and self.dataloader_num_workers == 0:
+            raise InputError("dataloader_persistent_workers needs dataloader_num_workers above 0")
         if self.auto_find_batch_size:
             raise InputError(
                 "auto_find_batch_size would restart training under a half-filled gradient pair; "
@@ -124,13 +185,47 @@ class POSConfig(TrainingArguments):
             )
         if self.optim in STEPS_IN_BACKWARD:
             raise InputError(
-                f"optim {str(self.optim)!r} steps inside the backward, before the two gradients can be "
-                "integrated; use adamw_torch_fused or sgd"
+                f"optim {OptimizerNames(self.optim).value!r} steps inside the backward, before the two "
+                "gradients can be integrated; use adamw_torch_fused or sgd"
             )
         if self.ddp_static_graph and self.gradient_accumulation_steps > 1:
             raise InputError(
                 "ddp_static_graph cannot be combined with gradient accumulation (PyTorch asserts); "
                 "set one of them off"
+            )
+        metric = self.metric_for_best_model
+        if metric is not None and not metric.removeprefix("eval_").startswith(SCORES):
+            raise InputError(
+                f"metric_for_best_model is {metric!r}, but the scores are {', '.join(SCORES)}<class>"
+            )
+        self._try_out()
+
+    def _try_out(self) -> None:
+        """Make what is made from names and options once, at the size of one number."""
+        self.get_method()
+        weights = self.get_strategy()(Gramian(*torch.tensor([1.0, 1.0, -0.5])))
+        if not all(weight.isfinite() for weight in weights):
+            raise InputError(f"strategy_options {self.strategy_options} give no finite weights: correct them")
+        try:
+            optimizer_class, options = Trainer.get_optimizer_cls_and_kwargs(self)
+            optimizer = optimizer_class([torch.nn.Parameter(torch.zeros(1))], **options)
+        except Exception as error:  # each optimizer's own, and those of the library it comes from
+            raise InputError(
+                f"optim {OptimizerNames(self.optim).value!r} cannot be used with optim_args "
+                f"{self.optim_args!r}: {first_sentence(error)}"
+            ) from error
+        try:
+            options = {"num_training_steps": 10, "scheduler_specific_kwargs": self.lr_scheduler_kwargs}
+            get_scheduler(self.lr_scheduler_type, optimizer, num_warmup_steps=1, **options)
+        except Exception as error:  # likewise
+            raise InputError(
+                f"lr_scheduler_type {SchedulerType(self.lr_scheduler_type).value!r} cannot be used with "
+                f"lr_scheduler_kwargs {self.lr_scheduler_kwargs}: {first_sentence(error)}"
+            ) from error
+        missing = set(self.report_to or ()) - set(get_available_reporting_integrations())
+        if missing:
+            raise InputError(
+                f"report_to names {', '.join(sorted(missing))}, which is unknown or not installed"
             )
 
     def get_strategy(self) -> Strategy:
@@ -139,8 +234,12 @@ class POSConfig(TrainingArguments):
         Raises:
             InputError: the name or an option is unknown.
         """
+        options = json_options("strategy_options", self.strategy_options)
+        if self.strategy in STRATEGY_FAMILIES:
+            family = STRATEGY_FAMILIES[self.strategy]
+            check_options(f"strategy {self.strategy!r}", family, options, OPTION_INTERVALS)
         try:
-            return get_strategy(self.strategy, **json_options("strategy_options", self.strategy_options))
+            return get_strategy(self.strategy, **options)
         except ValueError as error:
             raise InputError(str(error)) from error
 
