@@ -32,21 +32,24 @@ def main(argv: list[str]) -> int:
 
     from accelerate import Accelerator
 
+    from pos_hf.cli.predict import palette_of
     from pos_hf.evaluation import (
         evaluate_images,
         keep_confident,
         label_names,
         load_for_inference,
+        predict_images,
         protocol,
     )
+    from pos_hf.reporting import WORST, worst_images, write_examples
 
     accelerator = Accelerator()
     model, image_processor = load_for_inference(args.model, accelerator.device, args.trust_remote_code)
     data, role = load_rows(args.data, args.role, label_names(model))
-    inference = inference_from(args)
+    inference, rows = inference_from(args), data.masked_roles[role]
     evaluation = evaluate_images(
         model,
-        data.masked_roles[role],
+        rows,
         image_processor,
         inference=inference,
         batch_size=args.batch_size,
@@ -63,7 +66,13 @@ def main(argv: list[str]) -> int:
                 args.out,
                 protocol(model, inference, dataset=data.name, role=role, split_hash=data.split_hash()),
             )
-            print(f"\nwritten: {args.out / 'metrics.json'}")
+            worst = rows.select(worst_images(evaluation.image_areas.numpy()))
+            predictions = predict_images(model, worst["image"], image_processor, inference)
+            names = list(evaluation.id2label.values())
+            write_examples(args.out / WORST, worst, predictions, names, palette_of(model.config, names))
+            print(
+                f"\nwritten: {args.out / 'metrics.json'}, pictures of the worst images in {args.out / WORST}"
+            )
     return 0
 
 
@@ -75,7 +84,9 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("model", help="folder of a trained model, or the id of a Hub repository")
     parser.add_argument("data", help="`shapes`, a folder with images/ and masks/, or the config of a run")
     parser.add_argument("--role", help="images of a config: test (default), selection or labeled")
-    parser.add_argument("--out", type=Path, help="folder for metrics.json and the scores of each image")
+    parser.add_argument(
+        "--out", type=Path, help="folder for metrics.json, the scores of each image and pictures of the worst"
+    )
     parser.add_argument("--batch_size", type=int, default=8, help="images of one shape predicted together")
     parser.add_argument("--num_workers", type=int, default=0, help="processes that decode images")
     parser.add_argument(

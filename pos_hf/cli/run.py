@@ -12,11 +12,12 @@ from transformers.trainer_utils import get_last_checkpoint
 from pos_hf.cli.config import ModelArguments
 from pos_hf.data import DataArguments, PairedDataset, SegmentationData, load_data
 from pos_hf.errors import InputError
-from pos_hf.evaluation import evaluate_images, predict_images, protocol
+from pos_hf.evaluation import evaluate_images, labeler_of, predict_images, protocol
 from pos_hf.hub import write_model_card
 from pos_hf.methods import Method, StudentPair
 from pos_hf.models import build_model, default_image_processor
-from pos_hf.reporting import write_examples, write_report
+from pos_hf.reporting import EXAMPLES, WORST, worst_images, write_examples, write_report
+from pos_hf.reporting.pseudo_labels import PseudoLabelPictures
 from pos_hf.training import POSConfig, POSTrainer
 from pos_hf.training.arguments import json_options
 
@@ -107,16 +108,20 @@ def make_trainer(
     """
     torch.manual_seed(args.seed)
     students = [build_student(model_args, data) for _ in range(method.num_students)]
-    return POSTrainer(
+    scored = data.test if data.selection is None else data.selection
+    trainer = POSTrainer(
         StudentPair(*students) if len(students) == 2 else students[0],
         args,
         PairedDataset.from_arguments(
             data, data_args, args.seed, method.num_strong_views, second_draw=method.second_draw
         ),
-        eval_dataset=data.test if data.selection is None else data.selection,
+        eval_dataset=scored,
         processing_class=build_image_processor(data_args, data.num_channels),
         method=method,
     )
+    if scored is not None:
+        trainer.add_callback(PseudoLabelPictures(trainer, scored, data.palette))
+    return trainer
 
 
 def build_image_processor(data_args: DataArguments, num_channels: int) -> BaseImageProcessor:
@@ -185,7 +190,17 @@ def finish_folder(trainer: POSTrainer, data: SegmentationData, base_model: str |
         batch_size=args.per_device_eval_batch_size,
         accelerator=trainer.accelerator,
         detailed=True,
+        pseudo_labeler=labeler_of(trainer.method),
     )
+    chosen = {
+        EXAMPLES: np.linspace(0, len(rows) - 1, min(NUM_EXAMPLES, len(rows)), dtype=int).tolist(),
+        WORST: worst_images(evaluation.image_areas.numpy()),
+    }
+    # in every process: a sharded model gathers its parameters in each forward
+    predictions = {
+        name: list(predict_images(model, rows.select(indices)["image"], trainer.processing_class))
+        for name, indices in chosen.items()
+    }
     if not args.should_save:
         return
     folder = Path(args.output_dir)
@@ -203,8 +218,13 @@ def finish_folder(trainer: POSTrainer, data: SegmentationData, base_model: str |
         seed=args.seed,
     )
     evaluation.save(folder, facts)
-    examples = rows.select(np.linspace(0, len(rows) - 1, min(NUM_EXAMPLES, len(rows)), dtype=int))
-    predictions = predict_images(model, examples["image"], trainer.processing_class)
-    write_examples(folder / "examples", examples, predictions, list(data.id2label.values()), data.palette)
+    for name, indices in chosen.items():
+        write_examples(
+            folder / name,
+            rows.select(indices),
+            predictions[name],
+            list(data.id2label.values()),
+            data.palette,
+        )
     write_model_card(folder, base_model=base_model)
     write_report([folder], folder / "report.html")

@@ -7,6 +7,7 @@ from pos_hf.evaluation.inference import Inference, class_probabilities, label_na
 from pos_hf.evaluation.loading import load_for_inference
 from pos_hf.evaluation.metrics import ConfusionMatrix, scores
 from pos_hf.evaluation.pseudo_labels import (
+    PseudoLabeler,
     collapse_alarm,
     keep_confident,
     labeler_of,
@@ -23,6 +24,7 @@ __all__ = [
     "ConfusionMatrix",
     "Evaluation",
     "Inference",
+    "PseudoLabeler",
     "class_probabilities",
     "collapse_alarm",
     "evaluate_images",

@@ -12,6 +12,9 @@ import numpy as np
 
 from pos_hf.errors import InputError
 
+EXAMPLES, WORST, PSEUDO_LABELS = "examples", "worst", "pseudo_labels"
+"""Folders of pictures in a run's folder."""
+
 
 @dataclass(frozen=True)
 class Run:
@@ -59,8 +62,15 @@ class Run:
     def examples(self) -> dict[str, Path]:
         """Folder of each example by its name."""
         return {
-            path.parent.name: path.parent for path in sorted(self.folder.glob("examples/*/prediction.png"))
+            path.parent.name: path.parent for path in sorted(self.folder.glob(f"{EXAMPLES}/*/prediction.png"))
         }
+
+    @property
+    def pseudo_labels(self) -> dict[int, Path]:
+        """Picture of the pseudo-labels at each evaluation by its step; none of an overwritten run."""
+        steps = self.series("eval_pseudo_label_coverage")[0].astype(int).tolist()
+        files = {step: self.folder / PSEUDO_LABELS / f"step-{step:06d}.png" for step in steps}
+        return {step: file for step, file in files.items() if file.exists()}
 
 
 def read_runs(folders: list[Path]) -> list[Run]:

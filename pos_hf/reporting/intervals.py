@@ -39,6 +39,17 @@ def mean_iou(areas: np.ndarray) -> np.ndarray:
     return np.divide(total, count, out=np.full(count.shape, np.nan), where=count > 0)
 
 
+def worst_images(image_areas: np.ndarray, count: int = 4) -> list[int]:
+    """Positions of the images of lowest own mIoU, the lowest first; wholly ignored images left out.
+
+    Args:
+        image_areas: Counts of each image, int64 [N, 3, C].
+        count: How many at most.
+    """
+    own = mean_iou(image_areas)
+    return np.argsort(own, kind="stable")[: min(count, int((~np.isnan(own)).sum()))].tolist()
+
+
 def resample(image_areas: np.ndarray, seed: int = 0) -> np.ndarray:
     """Pixel counts of `RESAMPLES` data sets drawn with replacement from the images.
 

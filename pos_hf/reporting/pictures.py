@@ -89,6 +89,11 @@ def with_legend(
     return canvas
 
 
+def folder_name(id: str) -> str:
+    """What `write_examples` calls the folder of a row."""
+    return id.replace("/", "_")
+
+
 def write_examples(
     folder: Path,
     rows: Iterable[dict],
@@ -99,14 +104,14 @@ def write_examples(
     """Write what the report shows of a run: image, truth, prediction and overlay of each row.
 
     Args:
-        folder: The run's `examples` folder; each row gets a folder of its own in it.
+        folder: `examples` or `worst` in the run's folder; each row gets a folder of its own in it.
         rows: `{"id": str, "image": PIL image, "mask": PIL image of class ids}`.
         predictions: Class ids of each row, uint8 [H, W].
         names: Name of each class.
         palette: Colour of each class.
     """
     for row, prediction in zip(rows, predictions, strict=True):
-        place = folder / str(row["id"]).replace("/", "_")
+        place = folder / folder_name(row["id"])
         place.mkdir(parents=True, exist_ok=True)
         image = displayed(row["image"])
         image.save(place / "image.jpg", quality=92)
