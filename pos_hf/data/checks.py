@@ -11,7 +11,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from pos_hf.data.arguments import DataArguments
-from pos_hf.data.decoding import DEEP_MODES, RowDecoder, Stored, read_picture
+from pos_hf.data.decoding import DEEP_MODES, RowDecoder, Stored, read_array, read_picture
 from pos_hf.data.duplicates import fingerprint, near_duplicates
 from pos_hf.data.folders import orphan_masks
 from pos_hf.data.loading import load_roles
@@ -227,7 +227,7 @@ def _is_turned(path: str) -> bool:
 
 
 def _range_line(stored: Stored, name: str) -> str:
-    values = np.load(name) if name.endswith(".npy") else np.asarray(read_picture(stored))
+    values = read_array(name) if name.endswith(".npy") else np.asarray(read_picture(stored))
     low, high = np.percentile(values, [0.5, 99.5])
     return f"image_range: [{low:.4g}, {high:.4g}]  # 99 % of this image's values; look at more of them"
 

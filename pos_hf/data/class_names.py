@@ -1,12 +1,14 @@
 """The names of the classes by id, from the config or a JSON file. Benchmarks' are in benchmarks.py."""
 
 import json
+from collections import Counter
 from pathlib import Path
 
 from huggingface_hub import hf_hub_download
 
 from pos_hf.data.arguments import DataArguments
-from pos_hf.errors import InputError
+from pos_hf.data.segmentation_data import IGNORE_INDEX
+from pos_hf.errors import InputError, first_sentence
 
 EXAMPLE = '{"0": "background", "1": "cat"}'
 
@@ -19,18 +21,39 @@ def read_id2label(args: DataArguments) -> dict[int, str]:
         InputError: There are none, or their ids are not 0 to C-1.
     """
     if args.class_names is not None:
-        return dict(enumerate(args.class_names))
+        return _checked(dict(enumerate(args.class_names)), "class_names")
     path = Path(args.dataset) / args.id2label
     if args.dataset_format == "huggingface" and not Path(args.dataset).is_dir():
-        path = Path(hf_hub_download(args.dataset, args.id2label, repo_type="dataset"))
+        path = _download(args)
     if not path.is_file():
         raise InputError(
             f"the class names {path} do not exist: write a JSON file like {EXAMPLE}, or list `class_names`"
         )
     try:
         names = {int(id): str(label) for id, label in json.loads(path.read_text()).items()}
-    except (ValueError, AttributeError) as error:
-        raise InputError(f"{path} does not hold a JSON object like {EXAMPLE}: {error}") from error
+    except (ValueError, AttributeError, RecursionError) as error:
+        raise InputError(
+            f"{path} does not hold a JSON object like {EXAMPLE}: {first_sentence(error)}"
+        ) from error
+    return _checked(dict(sorted(names.items())), str(path))
+
+
+def _download(args: DataArguments) -> Path:
+    try:
+        return Path(hf_hub_download(args.dataset, args.id2label, repo_type="dataset"))
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{args.id2label} of the Hub dataset {args.dataset} cannot be had: {first_sentence(error)}; list "
+            "`class_names` in its place"
+        ) from error
+
+
+def _checked(names: dict[int, str], where: str) -> dict[int, str]:
     if sorted(names) != list(range(len(names))):
-        raise InputError(f"{path} has the ids {sorted(names)}, but class ids are 0, 1, 2, ... without gaps")
-    return dict(sorted(names.items()))
+        raise InputError(f"{where} has the ids {sorted(names)}, but class ids are 0, 1, 2, ... without gaps")
+    if not 1 <= len(names) <= IGNORE_INDEX:
+        raise InputError(f"{where} names {len(names)} classes, but masks hold 1 to 255 of them")
+    repeated = [name for name, count in Counter(names.values()).items() if count > 1]
+    if repeated:
+        raise InputError(f"{where} names the class {repeated[0]!r} twice: give each class a name of its own")
+    return names

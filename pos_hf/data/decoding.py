@@ -14,7 +14,7 @@ from PIL import ImageColor, ImageOps
 
 from pos_hf.data.arguments import DataArguments
 from pos_hf.data.segmentation_data import IGNORE_INDEX
-from pos_hf.errors import InputError
+from pos_hf.errors import InputError, first_sentence
 
 Stored = dict[str, Any]
 """A picture in a dataset: {"path": str | None, "bytes": bytes | None}."""
@@ -81,8 +81,11 @@ class RowDecoder:
                 f"{name} holds {values.dtype} values from {values.min()} to {values.max()}: set "
                 "`image_range: [LOW, HIGH]` to the values that are to become black and white"
             )
+        if not np.isfinite(values).all():
+            raise InputError(f"{name} holds values that are not finite: write numbers in their place")
         low, high = self.image_range
-        return np.clip((values - low) * (255 / (high - low)) + 0.5, 0, 255).astype(np.uint8)
+        clipped = np.clip(values.astype(np.float64), low, high)
+        return ((clipped - low) * (255 / (high - low)) + 0.5).astype(np.uint8)
 
     def mask(self, stored: Stored) -> PILImage.Image:
         """Decode a mask.
@@ -145,9 +148,10 @@ def read_picture(stored: Stored) -> PILImage.Image:
     try:
         with PILImage.open(source) as picture:
             return ImageOps.exif_transpose(picture)
-    except (OSError, SyntaxError) as error:  # Pillow raises SyntaxError for broken PNG chunks
+    # Pillow's readers raise whatever a damaged file leads them to, and its own error for a decompression bomb
+    except Exception as error:
         raise InputError(
-            f"{stored['path'] or 'a stored picture'} cannot be read: {error}; replace it"
+            f"{stored['path'] or 'a stored picture'} cannot be read: {first_sentence(error)}; replace it"
         ) from error
 
 
@@ -158,12 +162,15 @@ def read_array(path: str) -> np.ndarray:
         InputError: It is missing, truncated or of another shape.
     """
     try:
-        values = np.load(path)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read: {error}; replace it") from error
-    if values.ndim != 3:
+        # mapped, not loaded: it refuses pickled objects, and a header that promises more than the file holds
+        values = np.lib.format.open_memmap(path, mode="r")
+    except Exception as error:  # numpy parses the header of a damaged file as Python source
+        raise InputError(f"{path} cannot be read: {first_sentence(error)}; replace it") from error
+    if values.ndim != 3 or 0 in values.shape:
         raise InputError(f"{path} has the shape {values.shape}: store images as [height, width, channels]")
-    return values
+    if values.dtype.kind not in "uif":
+        raise InputError(f"{path} holds {values.dtype} values: store images as whole or floating numbers")
+    return np.array(values)
 
 
 def rows_to_dataset(ids: Sequence[str], images: Sequence[Any], masks: Sequence[Any] | None = None) -> Dataset:

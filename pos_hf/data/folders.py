@@ -93,12 +93,14 @@ def list_images(folder: Path, name_end: str = "") -> Files:
         Paths by id, sorted.
 
     Raises:
-        InputError: The folder is missing, or two files differ in their suffix alone.
+        InputError: The folder is missing or leads back into itself, or two files differ in their suffix
+            alone.
     """
     if not folder.is_dir():
         raise InputError(f"the folder {folder} does not exist: create it, or name another one in the config")
     found: Files = {}
-    for parent, _, names in os.walk(folder, followlinks=True):
+    for parent, subfolders, names in os.walk(folder, followlinks=True):
+        _refuse_loops(folder, Path(parent), subfolders)
         inside = os.path.relpath(parent, folder).replace(os.sep, "/")
         for name in names:
             stem, suffix = os.path.splitext(name)
@@ -111,6 +113,13 @@ def list_images(folder: Path, name_end: str = "") -> Files:
                 raise InputError(f"{found[id]} and {path} have the same name: rename or remove one of them")
             found[id] = path
     return dict(sorted(found.items()))
+
+
+def _refuse_loops(folder: Path, parent: Path, subfolders: list[str]) -> None:
+    for link in (parent / name for name in subfolders if (parent / name).is_symlink()):
+        walked = [path for path in (parent, *parent.parents) if path.is_relative_to(folder)]
+        if any(path.resolve().is_relative_to(link.resolve()) for path in walked):
+            raise InputError(f"the link {link} leads back to a folder that it lies in: remove it")
 
 
 def pair_all(images: Files, masks: Files) -> list[Row]:
@@ -148,21 +157,20 @@ def read_rows(list_file: Path, root: Path, images: Files, masks: Files | None) -
         masks: Their masks; None reads unlabeled rows, whose second path may be anything.
 
     Raises:
-        InputError: The list is missing, or names a file that is not there.
+        InputError: The list is missing, or names a file that is not there or lies outside of `root`.
     """
-    if not list_file.is_file():
-        raise InputError(
-            f"the list {list_file} does not exist: write it, one id a line, or leave its option out"
-        )
     ids = {path: id for id, path in images.items()}
     rows = []
-    for line in filter(None, map(str.strip, list_file.read_text().splitlines())):
+    for line in read_lines(list_file):
         if line in images:
             mask = None if masks is None else _mask_of(line, images[line], masks)
             rows.append(Row(line, images[line], mask))
             continue
         image, *rest = line.split()
         paths = [str(root / part) for part in ([image] if masks is None else [image, *rest])]
+        for path in paths:
+            if not Path(os.path.normpath(path)).is_relative_to(os.path.normpath(root)):
+                raise InputError(f'{list_file} lists "{line}", which lies outside {root}: correct that line')
         if (masks is not None and len(paths) != 2) or not all(map(os.path.isfile, paths)):
             raise InputError(
                 f'{list_file} lists "{line}", which is neither an image\'s name without suffix nor a pair of '
@@ -170,6 +178,23 @@ def read_rows(list_file: Path, root: Path, images: Files, masks: Files | None) -
             )
         rows.append(Row(ids.get(paths[0], os.path.splitext(image)[0]), *paths))
     return rows
+
+
+def read_lines(list_file: Path) -> list[str]:
+    """The lines of a list that are not empty.
+
+    Raises:
+        InputError: It is missing or no text.
+    """
+    try:
+        return [line for line in map(str.strip, list_file.read_text().splitlines()) if line]
+    except UnicodeDecodeError as error:
+        raise InputError(f"the list {list_file} is no text file: write one id a line") from error
+    except OSError as error:
+        raise InputError(
+            f"the list {list_file} does not exist or cannot be read: write it, one id a line, or leave its "
+            "option out"
+        ) from error
 
 
 def to_dataset(rows: Iterable[Row], *, masked: bool) -> Dataset:

@@ -8,7 +8,7 @@ from pos_hf.data.arguments import DataArguments
 from pos_hf.data.class_names import read_id2label
 from pos_hf.data.decoding import STORED_IMAGE
 from pos_hf.data.segmentation_data import SegmentationData, class_palette
-from pos_hf.errors import InputError
+from pos_hf.errors import InputError, first_sentence
 
 
 def load_huggingface(args: DataArguments) -> SegmentationData:
@@ -40,6 +40,16 @@ def load_huggingface(args: DataArguments) -> SegmentationData:
 
 
 def _read_splits(root: Path, args: DataArguments) -> DatasetDict:
+    try:
+        return _load(root, args)
+    except InputError:
+        raise
+    except Exception as error:  # what the Hub, the network, Arrow and Parquet raise has no common base
+        where = "the folder" if root.is_dir() else "the Hub dataset"
+        raise InputError(f"{where} {args.dataset} cannot be loaded: {first_sentence(error)}") from error
+
+
+def _load(root: Path, args: DataArguments) -> DatasetDict:
     if not root.is_dir():
         return load_dataset(args.dataset)
     if (root / "dataset_dict.json").is_file():
