@@ -80,3 +80,11 @@ class Diagnostics:
                 statistics[f"{name}_variance"] = max(square / count - mean**2, 0.0)
         self._sums = {}
         return statistics
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The unfinished window of this rank: float64 [3] (count, sum, sum of squares) by name."""
+        return {name: sums.clone() for name, sums in self._sums.items()}
+
+    def load_state_dict(self, state_dict: Mapping[str, Tensor]) -> None:
+        """Go on with the window that `state_dict` gave."""
+        self._sums = dict(state_dict)

@@ -9,35 +9,29 @@ from typing import Any
 import torch
 from accelerate.utils.fsdp_utils import fsdp2_prepare_model
 from datasets import Dataset
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.data import Sampler
-from transformers import (
-    BaseImageProcessor,
-    PreTrainedModel,
-    Trainer,
-)
-from transformers.utils import SAFE_WEIGHTS_NAME
+from transformers import BaseImageProcessor, PreTrainedModel
 
 from pos_hf.balancing import Fixed, GradientPair, Gramian, Strategy, average_over_ranks
 from pos_hf.data import PairedDataset, collate
 from pos_hf.data.device_views import add_strong_views
 from pos_hf.errors import InputError
 from pos_hf.evaluation import evaluate_model, labeler_of, logged_quality
+from pos_hf.files import written_aside
 from pos_hf.methods import LossTerm, Method, StudentPair
 
 from .arguments import POSConfig
 from .callbacks import StepHooks
+from .checkpoints import CheckpointedTrainer
 from .diagnostics import Diagnostics
 from .engines import DATA_PARALLEL, refuse_inexact_engine
 from .teacher import EMATeacher
 
-TEACHER_FOLDER = "teacher"
 STUDENT_FOLDER = "student"
-METHOD_STATE = "method.safetensors"
 
 
-class POSTrainer(Trainer):
+class POSTrainer(CheckpointedTrainer):
     """Trains a student on labeled and unlabeled images, with both objectives' gradients integrated (Eq. 4).
 
     Args:
@@ -368,19 +362,6 @@ class POSTrainer(Trainer):
     def _export(self, model: PreTrainedModel, folder: Path) -> None:
         state_dict = self.accelerator.get_state_dict(model)
         if self.args.should_save:
-            model.save_pretrained(folder, state_dict=state_dict)
-            self.processing_class.save_pretrained(folder)
-
-    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
-        super()._save_optimizer_and_scheduler(output_dir)
-        if self.teacher:
-            self._export(self.teacher.model, Path(output_dir) / TEACHER_FOLDER)
-        if self.args.should_save:
-            save_file(self.method.state_dict(), Path(output_dir) / METHOD_STATE)
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        super()._load_from_checkpoint(resume_from_checkpoint, model)
-        folder = Path(resume_from_checkpoint)
-        if self.teacher:
-            self.teacher.load_state_dict(load_file(folder / TEACHER_FOLDER / SAFE_WEIGHTS_NAME))
-        self.method.load_state_dict(load_file(folder / METHOD_STATE, device=str(self.args.device)))
+            with written_aside(folder) as aside:
+                model.save_pretrained(aside, state_dict=state_dict)
+                self.processing_class.save_pretrained(aside)

@@ -1,0 +1,260 @@
+"""Checkpoints that are complete or absent: what is in one, and which of a run's to resume from."""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from transformers import PreTrainedModel, Trainer
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput, sort_checkpoints
+from transformers.utils import SAFE_WEIGHTS_NAME
+
+from pos_hf.files import INCOMPLETE, explained, sync
+from pos_hf.methods import Method
+
+from .diagnostics import Diagnostics
+from .signals import StopOnSignal, init_worker
+from .teacher import EMATeacher
+
+MANIFEST = "manifest.json"
+TEACHER_FOLDER = "teacher"
+METHOD_STATE = "method.safetensors"
+
+
+def publish(written: Path, checkpoint: Path) -> None:
+    """Give a written folder its checkpoint's name once its manifest (sizes, SHA-256) and all else is on disk.
+
+    Args:
+        written: everything but the manifest; in the scratch folder of the same file system.
+        checkpoint: its name from then on; a checkpoint that has this name already is replaced.
+    """
+    paths = sorted(path for path in written.rglob("*") if path.is_file())
+    manifest = {
+        path.relative_to(written).as_posix(): {"bytes": path.stat().st_size, "sha256": sha256(path)}
+        for path in paths
+    }
+    (written / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
+    sync(written)
+    if checkpoint.exists():
+        checkpoint.rename(written.with_name("replaced"))
+    written.rename(checkpoint)
+    sync(checkpoint.parent, recursive=False)
+
+
+def find_damage(checkpoint: Path) -> str | None:
+    """Compare a checkpoint with its manifest.
+
+    Args:
+        checkpoint: its folder.
+
+    Returns:
+        What is wrong with it, for a sentence; None for a complete checkpoint.
+    """
+    try:
+        manifest = json.loads((checkpoint / MANIFEST).read_text())
+        expected = {name: (entry["bytes"], entry["sha256"]) for name, entry in manifest.items()}
+    except FileNotFoundError:
+        return f"it has no {MANIFEST}, which is written last"
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return f"its {MANIFEST} cannot be read"
+    for name, (size, digest) in expected.items():
+        path = checkpoint / name
+        if not path.is_file():
+            return f"{name} is missing"
+        if path.stat().st_size != size:
+            return f"{name} has {path.stat().st_size} bytes instead of {size}"
+        if sha256(path) != digest:
+            return f"{name} has changed since it was written"
+    return None
+
+
+def newest_complete(run: Path) -> tuple[Path | None, list[str]]:
+    """Look for the checkpoint to go on from.
+
+    Args:
+        run: a run's folder.
+
+    Returns:
+        The complete checkpoint of the highest step, or None; and for each of a higher step why it is none.
+    """
+    pattern = re.compile(rf"{PREFIX_CHECKPOINT_DIR}-(\d+)")
+    steps = {
+        (int(match[1]), folder == run): path
+        for folder in (run, run / INCOMPLETE)
+        for path in folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*")
+        if (match := pattern.fullmatch(path.name)) and path.is_dir()
+    }
+    skipped: list[str] = []
+    for (_, named), path in sorted(steps.items(), reverse=True):
+        damage = find_damage(path) if named else "the run ended while it was being written"
+        if damage is None:
+            return path, skipped
+        skipped.append(f"{path.name}: {damage}")
+    return None, skipped
+
+
+def rotate(newest: Path, best: str | None, limit: int | None) -> None:
+    """Remove a run's oldest checkpoints; a kill leaves none half removed under its name.
+
+    Args:
+        newest: the checkpoint just written, which stays.
+        best: one more that stays.
+        limit: how many stay in all; None or 0 for every one.
+    """
+    kept = {newest, *([Path(best)] if best else [])}
+    others = [
+        path for path in map(Path, sort_checkpoints(str(newest.parent), use_mtime=True)) if path not in kept
+    ]
+    for path in others[: len(others) - max(limit - len(kept), 0)] if limit else []:
+        removed = newest.parent / INCOMPLETE / path.name
+        removed.parent.mkdir(exist_ok=True)
+        path.rename(removed)
+    shutil.rmtree(newest.parent / INCOMPLETE, ignore_errors=True)
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class CheckpointedTrainer(Trainer):
+    """A Trainer whose checkpoints hold all that `POSTrainer` needs to go on as if it had not stopped."""
+
+    teacher: EMATeacher | None
+    method: Method
+    diagnostics: Diagnostics
+    _skipped_in_a_row: Tensor
+    _longest_skip: Tensor
+    _writing_aside = False
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.stop = StopOnSignal()
+        self.add_callback(self.stop)
+
+    def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
+        """Train as the Trainer does; a SIGTERM or SIGINT ends training with a checkpoint.
+
+        Args:
+            args: of `Trainer.train`.
+            kwargs: of `Trainer.train`.
+
+        Returns:
+            What the Trainer returns.
+
+        Raises:
+            SystemExit: a signal came; the code is 128 + its number (143, 130), as of a process it killed.
+        """
+        with self.stop.listening():
+            output = super().train(*args, **kwargs)
+        if self.stop.signal:
+            raise SystemExit(128 + self.stop.signal)
+        return output
+
+    def get_train_dataloader(self) -> DataLoader:
+        """The Trainer's, with workers that a scheduler's signal does not end before the run does."""
+        loader: Any = super().get_train_dataloader()
+        loader.base_dataloader.worker_init_fn = partial(init_worker, loader.worker_init_fn)
+        return cast(DataLoader, loader)
+
+    # ---- Complete or absent ----
+
+    def _get_output_dir(self, trial: Any) -> str:
+        folder: str = super()._get_output_dir(trial)
+        return os.path.join(folder, INCOMPLETE) if self._writing_aside else folder
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        run = Path(self._get_output_dir(trial))
+        checkpoint = run / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+        aside = run / INCOMPLETE
+        with explained(checkpoint):
+            if self.args.should_save:
+                shutil.rmtree(aside, ignore_errors=True)  # what a killed run left
+            self.accelerator.wait_for_everyone()
+            try:
+                self._writing_aside = True
+                super()._save_checkpoint(model, trial)
+                self._name_best_checkpoint(aside / checkpoint.name, checkpoint)
+                self.accelerator.wait_for_everyone()
+                if self.args.should_save:
+                    publish(aside / checkpoint.name, checkpoint)
+            finally:
+                self._writing_aside = False
+                if self.args.should_save:
+                    shutil.rmtree(aside, ignore_errors=True)
+            self.accelerator.wait_for_everyone()
+        if self.args.push_to_hub:
+            self._push_from_checkpoint(str(checkpoint))
+        if self.args.should_save:
+            rotate(checkpoint, self.state.best_model_checkpoint, self.args.save_total_limit)
+
+    def _name_best_checkpoint(self, written: Path, checkpoint: Path) -> None:
+        if self.state.best_model_checkpoint != str(written):
+            return
+        self.state.best_model_checkpoint = str(checkpoint)
+        if self.args.should_save:
+            self.state.save_to_json(str(written / TRAINER_STATE_NAME))
+
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        # the Trainer asks for it before the checkpoint has its name
+        if not self._writing_aside:
+            super()._push_from_checkpoint(checkpoint_folder)
+
+    # ---- What is in a checkpoint beside the Trainer's own ----
+
+    def _export(self, model: PreTrainedModel, folder: Path) -> None:
+        raise NotImplementedError
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        super()._save_optimizer_and_scheduler(output_dir)
+        if self.teacher:
+            self._export(self.teacher.model, Path(output_dir) / TEACHER_FOLDER)
+        if self.args.should_save:
+            save_file(self.method.state_dict(), Path(output_dir) / METHOD_STATE)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        folder = Path(resume_from_checkpoint)
+        if self.teacher:
+            self.teacher.load_state_dict(load_file(folder / TEACHER_FOLDER / SAFE_WEIGHTS_NAME))
+        self.method.load_state_dict(load_file(folder / METHOD_STATE, device=str(self.args.device)))
+
+    @property
+    def _window_file(self) -> str:
+        # a run resumed on another number of processes starts a new window on all of them
+        return f"window-{self.args.process_index}-of-{self.args.world_size}.safetensors"
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        """Save what each rank holds for itself: its random numbers, and the sums of the unfinished log."""
+        super()._save_rng_state(output_dir)
+        window = {
+            "loss": self._tr_loss,
+            "last_logged_step": torch.tensor(self._globalstep_last_logged),
+            "skipped_in_a_row": self._skipped_in_a_row,
+            "longest_skip": self._longest_skip,
+        }
+        sums = {f"sums/{name}": values for name, values in self.diagnostics.state_dict().items()}
+        save_file(window | sums, Path(output_dir) / self._window_file)
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        super()._load_rng_state(checkpoint)
+        if checkpoint is None or not (Path(checkpoint) / self._window_file).exists():
+            return
+        window = load_file(Path(checkpoint) / self._window_file, device=str(self.args.device))
+        self._tr_loss = window.pop("loss")
+        self._globalstep_last_logged = int(window.pop("last_logged_step"))
+        # train_loss stays the mean over the steps of this call to train
+        self._total_loss_scalar = -self._tr_loss.item()
+        self._skipped_in_a_row = window.pop("skipped_in_a_row")
+        self._longest_skip = window.pop("longest_skip")
+        self.diagnostics.load_state_dict({name.removeprefix("sums/"): sums for name, sums in window.items()})
