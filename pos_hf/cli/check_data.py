@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pos_hf.cli.parsing import CommandParser, keep_existing
 from pos_hf.errors import InputError
 
 if TYPE_CHECKING:
@@ -37,6 +38,11 @@ def main(argv: list[str]) -> int:
         raise InputError(f"{overrides[0]} needs a config file to override; {args.config} is none")
     else:
         data_args = DataArguments(dataset=str(args.config))
+    if args.write_split is not None:
+        roles = ("labeled", "unlabeled", "selection", "test")
+        keep_existing(
+            [args.write_split / f"{role}.txt" for role in roles], "give another folder to --write-split"
+        )
     report = check_data(data_args)
     print(summary(report))
     if args.write_split is not None and report.data is not None:
@@ -47,7 +53,7 @@ def main(argv: list[str]) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="pos-hf check-data",
         description="Read every image and mask, list defects, and name the config lines that mend them.",
         epilog="Further --key value pairs override the config.",

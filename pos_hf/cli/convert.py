@@ -4,12 +4,15 @@ import argparse
 import json
 from pathlib import Path
 
-from pos_hf.errors import InputError
+from pos_hf.cli.parsing import CommandParser, keep_existing
+from pos_hf.errors import InputError, first_sentence
+
+FILES = ("config.json", "model.safetensors", "preprocessor_config.json")
 
 
 def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="pos-hf convert",
         description="Convert a local checkpoint of UniMatch V1 or V2 (to a segmentation model), or of "
         "DINOv2, a ResNet or Xception-65 (to a backbone for `backbone_weights`).",
@@ -37,8 +40,11 @@ def main(argv: list[str]) -> int:
     if args.id2label is not None:
         try:
             id2label = {int(key): str(label) for key, label in json.loads(args.id2label.read_text()).items()}
-        except (OSError, ValueError, AttributeError) as error:
-            raise InputError(f"{args.id2label} is no JSON object of class names by id: {error}") from error
+        except (OSError, ValueError, AttributeError, RecursionError) as error:
+            raise InputError(
+                f"{args.id2label} is no JSON object of class names by id: {first_sentence(error)}"
+            ) from error
+    keep_existing([args.to / name for name in FILES], "give another folder to --to")
 
     from pos_hf.models.convert import convert_checkpoint
     from pos_hf.models.presets import default_image_processor

@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pos_hf.cli.parsing import CommandParser, keep_existing
 from pos_hf.errors import InputError
 
 if TYPE_CHECKING:
@@ -27,8 +28,10 @@ def main(argv: list[str]) -> int:
         InputError: The model or the data cannot be used, or a file that would be written exists.
     """
     args = parser().parse_args(argv)
-    if args.out and (args.out / "metrics.json").exists():
-        raise InputError(f"'{args.out / 'metrics.json'}' exists and is kept: give another folder to --out.")
+    if args.out:
+        keep_existing(
+            [args.out / name for name in ("metrics.json", "per_image.npz")], "give another folder to --out"
+        )
 
     from accelerate import Accelerator
 
@@ -78,7 +81,7 @@ def main(argv: list[str]) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="pos-hf evaluate", description="Score a segmentation model on labeled images of any size."
     )
     parser.add_argument("model", help="folder of a trained model, or the id of a Hub repository")

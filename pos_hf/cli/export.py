@@ -5,12 +5,13 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from pos_hf.cli.evaluate import add_remote_code_argument
+from pos_hf.cli.parsing import CommandParser, keep_existing
 from pos_hf.errors import InputError
 
 
 def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="pos-hf export",
         description="Write a model as ONNX, of any batch and image size, and check it against torch.",
     )
@@ -31,6 +32,7 @@ def main(argv: list[str]) -> int:
     missing = [name for name in ("onnx", "onnxruntime", "onnxscript") if find_spec(name) is None]
     if missing:
         raise InputError(f"exporting needs {', '.join(missing)}: pip install 'pos_hf[onnx]'")
+    keep_existing([args.to], "give another file to --to")
 
     from pos_hf.evaluation import load_for_inference
     from pos_hf.models.export import export_onnx

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from pos_hf.cli.evaluate import add_remote_code_argument
+from pos_hf.cli.parsing import CommandParser
 
 
 def main(argv: list[str]) -> int:
@@ -47,7 +48,7 @@ def main(argv: list[str]) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="pos-hf landscape",
         description="Measure training loss and test mIoU around trained weights, along the same directions "
         "for every run, and the sharpness of the minimum. An interrupted measurement is continued.",

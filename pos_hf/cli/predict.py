@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pos_hf.cli.parsing import CommandParser, keep_existing
 from pos_hf.errors import InputError
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
     from pos_hf.cli.evaluate import add_inference_arguments, add_remote_code_argument
 
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="pos-hf predict",
         description="Predict images: DIR/masks gets palette PNGs of class ids, DIR/overlays pictures.",
     )
@@ -99,9 +100,7 @@ def plan_outputs(sources: list[Path], root: Path, out: Path) -> list[tuple[Path,
             raise InputError(f"'{targets[name]}' and '{source}' would share '{name}': rename one of them.")
         targets[name] = source
     files = [(out / "masks" / name, out / "overlays" / name) for name in targets]
-    for path in (path for pair in files for path in pair):
-        if path.exists():
-            raise InputError(f"'{path}' exists and is kept: give another folder to --out.")
+    keep_existing((path for pair in files for path in pair), "give another folder to --out")
     return files
 
 
@@ -111,13 +110,9 @@ def read_image(path: Path) -> "Image.Image":
     Raises:
         InputError: It cannot be read.
     """
-    from PIL import Image, ImageOps
+    from pos_hf.data.decoding import read_picture
 
-    try:
-        with Image.open(path) as opened:
-            return ImageOps.exif_transpose(opened).convert("RGB")
-    except OSError as error:
-        raise InputError(f"the image '{path}' cannot be read: {error}.") from error
+    return read_picture({"path": str(path), "bytes": None}).convert("RGB")
 
 
 def palette_of(config: "PreTrainedConfig", names: list[str]) -> "Palette":

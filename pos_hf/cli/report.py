@@ -1,7 +1,8 @@
 """`pos-hf report RUN [RUN ...]`: one HTML page about one run, or comparing up to six."""
 
-import argparse
 from pathlib import Path
+
+from pos_hf.cli.parsing import CommandParser
 
 
 def main(argv: list[str]) -> int:
@@ -16,7 +17,7 @@ def main(argv: list[str]) -> int:
     Raises:
         InputError: A folder is no run, or the page would replace something that is no report.
     """
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="pos-hf report", description="Draw runs as one HTML page that needs no network."
     )
     parser.add_argument("runs", nargs="+", type=Path, help="output folders; the first is the baseline")

@@ -3,6 +3,8 @@
 import argparse
 from pathlib import Path
 
+from pos_hf.cli.parsing import CommandParser
+
 EPILOG = """\
 The keys people change most (a config file holds them as `key: value`; the command line wins):
 
@@ -35,7 +37,7 @@ def main(argv: list[str]) -> int:
     Raises:
         InputError: the config or the data cannot be used; nothing has been trained or written.
     """
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="pos-hf train",
         description="Train a segmentation model on labeled and unlabeled images.",
         epilog=EPILOG,

@@ -11,7 +11,7 @@ from transformers import (
     PreTrainedModel,
 )
 
-from pos_hf.errors import InputError
+from pos_hf.errors import InputError, first_sentence
 
 
 def load_for_inference(
@@ -32,19 +32,28 @@ def load_for_inference(
             f"'{name_or_path}' holds no config.json: give the output folder of a finished training run."
         )
     try:
-        model = AutoModelForSemanticSegmentation.from_pretrained(
-            name_or_path, trust_remote_code=trust_remote_code
+        model, report = AutoModelForSemanticSegmentation.from_pretrained(
+            name_or_path, trust_remote_code=trust_remote_code, output_loading_info=True
         )
         image_processor = AutoImageProcessor.from_pretrained(name_or_path)
     except OSError as error:
         raise InputError(
             f"'{name_or_path}' is neither a local model folder nor a Hub repository that can be reached "
-            "with a model and an image processor in it."
+            f"with a model and an image processor in it: {first_sentence(error)}"
         ) from error
-    except ValueError as error:
-        if "trust_remote_code" not in str(error):
-            raise
+    except Exception as error:  # a damaged config.json or weights file fails in any of the libraries below
+        if "trust_remote_code" in str(error):
+            raise InputError(
+                f"'{name_or_path}' brings its own model code: read it, then add --trust_remote_code to run "
+                "it."
+            ) from error
         raise InputError(
-            f"'{name_or_path}' brings its own model code: read it, then add --trust_remote_code to run it."
+            f"'{name_or_path}' does not load as a segmentation model: {first_sentence(error)}"
         ) from error
+    missing = sorted(report["missing_keys"])
+    if missing:  # they would be random numbers
+        raise InputError(
+            f"the weights of '{name_or_path}' lack {len(missing)} tensors, {missing[0]} among them: give a "
+            "trained segmentation model."
+        )
     return model.to(device).eval(), image_processor

@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoBackbone, AutoConfig, AutoModelForSemanticSegmentation, PreTrainedModel
 
-from pos_hf.errors import InputError
+from pos_hf.errors import InputError, first_sentence
 
 Weights = dict[str, Tensor]
 Rules = list[tuple[str, str]]
@@ -180,7 +181,9 @@ def convert_checkpoint(
     try:
         model.load_state_dict(renamed, strict=False)
     except RuntimeError as error:
-        raise InputError(f"{source} does not fit a {type(model).__name__}: {error}") from error
+        raise InputError(
+            f"{source} does not fit a {type(model).__name__}: {first_sentence(error)}"
+        ) from error
     return model.eval(), report
 
 
@@ -189,12 +192,17 @@ def load_tensors(source: Path, weights: str | None) -> Weights:
     if not source.is_file():
         raise InputError(f"{source} is no file; download the checkpoint first and give its path")
     if source.suffix == ".safetensors":
-        content: Any = load_file(source)
+        try:
+            content: Any = load_file(source)
+        except SafetensorError as error:
+            raise InputError(f"{source} is damaged: {first_sentence(error)}") from error
     else:
         try:
             content = torch.load(source, map_location="cpu", weights_only=True)
-        except (RuntimeError, OSError, EOFError) as error:
-            raise InputError(f"{source} is no checkpoint, or a damaged one: {error}") from error
+        except (RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
+            raise InputError(
+                f"{source} is no checkpoint, or a damaged one: {first_sentence(error)}"
+            ) from error
         except pickle.UnpicklingError as error:
             # torch's own text goes on to advise unsafe loading
             reason = str(error).partition("WeightsUnpickler error: ")[2].partition(". ")[0].strip()
@@ -202,6 +210,8 @@ def load_tensors(source: Path, weights: str | None) -> Weights:
                 f"{source} is damaged or holds more than tensors, which could run code: "
                 f"{reason.partition(chr(10))[0] or 'no pickle of tensors'}"
             ) from error
+    if not isinstance(content, dict):
+        raise InputError(f"{source} holds a {type(content).__name__}, not weights by name")
     keys = [weights] if weights else ["model_ema", "model", "state_dict"]
     wrapper = next((key for key in keys if isinstance(content.get(key), dict)), None)
     if wrapper is None and weights:

@@ -11,7 +11,7 @@ from transformers import (
 )
 from transformers.models.auto.modeling_auto import MODEL_FOR_BACKBONE_MAPPING
 
-from pos_hf.errors import InputError
+from pos_hf.errors import InputError, first_sentence
 
 
 def _dinov2_dpt(
@@ -138,8 +138,13 @@ def _from_preset(
 ) -> PreTrainedModel:
     preset = PRESETS[name]
     backbone_config = preset["backbone_config"] | {"num_channels": num_channels}
-    config = AutoConfig.for_model(**preset | {"backbone_config": backbone_config} | overrides)
-    model = AutoModelForSemanticSegmentation.from_config(config)
+    try:
+        config = AutoConfig.for_model(**preset | {"backbone_config": backbone_config} | overrides)
+        model = AutoModelForSemanticSegmentation.from_config(config)
+    except Exception as error:  # an option can be wrong in any layer
+        raise InputError(
+            f"{name} cannot be built with these model_options: {first_sentence(error)}"
+        ) from error
     if backbone_weights is not None:
         if config.to_dict().get("group_norm_groups"):
             raise InputError(
@@ -170,8 +175,10 @@ def _from_pretrained(
             ignore_mismatched_sizes=True,
             trust_remote_code=trust_remote_code,
         )
-    except (ImportError, OSError, ValueError) as error:
-        raise InputError(f"{source!r} does not load as a segmentation model: {error}") from error
+    except Exception as error:  # a damaged config.json or weights file fails in any of the libraries below
+        raise InputError(
+            f"{source!r} does not load as a segmentation model: {first_sentence(error)}"
+        ) from error
     expected = getattr(getattr(model.config, "backbone_config", None) or model.config, "num_channels", 3)
     if expected != num_channels:
         raise InputError(
@@ -189,8 +196,8 @@ def _load_backbone_weights(backbone: PreTrainedModel, source: str) -> None:
         pretrained, report = backbone_class.from_pretrained(
             source, config=config, dtype="float32", output_loading_info=True
         )
-    except (OSError, ValueError, RuntimeError) as error:
-        raise InputError(f"backbone weights {source!r} cannot be loaded: {error}") from error
+    except Exception as error:  # as above
+        raise InputError(f"backbone weights {source!r} cannot be loaded: {first_sentence(error)}") from error
     places = backbone.state_dict()
     missing = sorted(report["missing_keys"] & places.keys())
     if missing:
