@@ -7,7 +7,7 @@ import re
 import shutil
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -84,22 +84,26 @@ def newest_complete(run: Path) -> tuple[Path | None, list[str]]:
         run: a run's folder.
 
     Returns:
-        The complete checkpoint of the highest step, or None; and for each of a higher step why it is none.
+        The complete checkpoint of the highest step, or None; and of each newer one why it is not complete.
     """
-    pattern = re.compile(rf"{PREFIX_CHECKPOINT_DIR}-(\d+)")
-    steps = {
-        (int(match[1]), folder == run): path
-        for folder in (run, run / INCOMPLETE)
-        for path in folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*")
-        if (match := pattern.fullmatch(path.name)) and path.is_dir()
-    }
-    skipped: list[str] = []
-    for (_, named), path in sorted(steps.items(), reverse=True):
-        damage = find_damage(path) if named else "the run ended while it was being written"
+    skipped = [f"{path.name}: the run ended while it was written" for path in checkpoints(run / INCOMPLETE)]
+    for path in reversed(checkpoints(run)):
+        damage = find_damage(path)
         if damage is None:
             return path, skipped
         skipped.append(f"{path.name}: {damage}")
     return None, skipped
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """The folders named checkpoint-N in a folder, in the order of their steps N."""
+    pattern = re.compile(rf"{PREFIX_CHECKPOINT_DIR}-(\d+)")
+    steps = {
+        int(match[1]): path
+        for path in folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*")
+        if (match := pattern.fullmatch(path.name)) and path.is_dir()
+    }
+    return [steps[step] for step in sorted(steps)]
 
 
 def rotate(newest: Path, best: str | None, limit: int | None) -> None:
@@ -165,7 +169,7 @@ class CheckpointedTrainer(Trainer):
         """The Trainer's, with workers that a scheduler's signal does not end before the run does."""
         loader: Any = super().get_train_dataloader()
         loader.base_dataloader.worker_init_fn = partial(init_worker, loader.worker_init_fn)
-        return cast(DataLoader, loader)
+        return loader
 
     # ---- Complete or absent ----
 
