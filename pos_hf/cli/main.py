@@ -13,6 +13,7 @@ COMMANDS = {
     "landscape": "measure the loss around trained weights",
     "convert": "turn published weights into a model folder",
     "export": "write a model as ONNX",
+    "push": "show what of a run would go to the Hub, and upload it",
     "check-data": "look for defects in a dataset",
 }
 

@@ -2,28 +2,25 @@
 
 import dataclasses
 import json
-import os
-import shutil
-import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from transformers import BaseImageProcessor, PreTrainedModel
+from transformers.trainer_utils import get_last_checkpoint
 
 from pos_hf.cli.config import ModelArguments
 from pos_hf.data import DataArguments, PairedDataset, SegmentationData, load_data
 from pos_hf.errors import InputError
 from pos_hf.evaluation import evaluate_images, labeler_of, predict_images, protocol
-from pos_hf.files import written_aside
 from pos_hf.hub import write_model_card
 from pos_hf.methods import Method, StudentPair
-from pos_hf.models import build_model, default_image_processor
+from pos_hf.models import PRESETS, build_model, default_image_processor
 from pos_hf.reporting import EXAMPLES, WORST, worst_images, write_examples, write_report
 from pos_hf.reporting.pseudo_labels import PseudoLabelPictures
 from pos_hf.training import POSConfig, POSTrainer
 from pos_hf.training.arguments import json_options
-from pos_hf.training.checkpoints import checkpoints, find_damage, newest_complete
 
 RUN_FILE = "run.json"
 NUM_EXAMPLES = 6
@@ -48,23 +45,22 @@ def run_training(model_args: ModelArguments, data_args: DataArguments, args: POS
     method = args.get_method()
     data = load_data(data_args)
     trainer = make_trainer(model_args, data_args, args, data, method)
-    trainer.accelerator.wait_for_everyone()  # every process has looked whether the folder holds another run
+    facts = training_facts(trainer, model_args, data_args, data)
     if args.should_save:
+        folder.mkdir(parents=True, exist_ok=True)
         groups = {
+            "facts": facts,
             "model": dataclasses.asdict(model_args),
             "data": dataclasses.asdict(data_args),
             "training": args.to_dict(),
         }
-        with written_aside(folder) as aside:
-            (aside / RUN_FILE).write_text(json.dumps(groups, indent=2, default=str) + "\n")
-        if args.overwrite and checkpoint is None:
-            # or `latest` would find the replaced run's
-            for old in checkpoints(folder):
-                shutil.rmtree(old)
+        (folder / RUN_FILE).write_text(json.dumps(groups, indent=2, default=str) + "\n")
     trainer.train(resume_from_checkpoint=checkpoint)
     trainer.save_model()
     trainer.save_state()
-    finish_folder(trainer, data, model_args.backbone_weights)
+    finish_folder(trainer, data, facts)
+    if args.push_to_hub:
+        trainer.push_to_hub()
     return folder
 
 
@@ -79,28 +75,16 @@ def find_checkpoint(folder: Path, args: POSConfig) -> str | None:
         The checkpoint's folder, or None for a fresh run.
 
     Raises:
-        InputError: the checkpoint is not there or damaged, or the folder holds another run or is read-only.
+        InputError: the checkpoint is not there, or the folder holds another run.
     """
-    existing = next(path for path in [folder.absolute(), *folder.absolute().parents] if path.exists())
-    if not os.access(existing, os.W_OK | os.X_OK):
-        raise InputError(f"{folder} cannot be written: choose another output_dir, or mend its permissions")
     asked = args.resume_from_checkpoint
     if asked == "latest":
-        checkpoint, skipped = newest_complete(folder)
-        if checkpoint is None:
-            why = f" ({'; '.join(skipped)})" if skipped else ""
-            raise InputError(f"there is no checkpoint in {folder} to resume from{why}")
-        if skipped and args.should_log:
-            print(f"resuming from {checkpoint}; skipped {'; '.join(skipped)}", file=sys.stderr)
-        return str(checkpoint)
-    if asked is not None:
-        if not Path(asked).is_dir():
-            raise InputError(f"there is no checkpoint {asked}")
-        if damage := find_damage(Path(asked)):
-            raise InputError(
-                f"{asked} is not complete ({damage}): resume from `latest`, which is the newest complete one"
-            )
-    elif (folder / RUN_FILE).exists() and not args.overwrite:
+        asked = get_last_checkpoint(str(folder)) if folder.is_dir() else None
+        if asked is None:
+            raise InputError(f"there is no checkpoint in {folder} to resume from")
+    if asked is not None and not Path(asked).is_dir():
+        raise InputError(f"there is no checkpoint {asked}")
+    if asked is None and (folder / RUN_FILE).exists() and not args.overwrite:
         raise InputError(
             f"{folder} holds another run: choose another output_dir, resume it with "
             "--resume_from_checkpoint latest, or replace it with --overwrite"
@@ -191,18 +175,46 @@ def build_student(model_args: ModelArguments, data: SegmentationData) -> PreTrai
     )
 
 
-def finish_folder(trainer: POSTrainer, data: SegmentationData, base_model: str | None) -> None:
+def training_facts(
+    trainer: POSTrainer, model_args: ModelArguments, data_args: DataArguments, data: SegmentationData
+) -> dict[str, Any]:
+    """What the model card and the evaluation's protocol say of the training.
+
+    Args:
+        trainer: before or after training.
+        model_args: where the weights come from.
+        data_args: where the images come from.
+        data: its roles.
+
+    Returns:
+        `pos_hf.hub.model_card.FACTS`, without any path of this machine.
+    """
+    origin = model_args.backbone_weights or model_args.model
+    from_hub = data_args.dataset_format == "huggingface" and not Path(data_args.dataset).is_dir()
+    return {
+        "dataset": data.name,
+        "hub_dataset": data_args.dataset if from_hub else None,
+        "base_model": None if origin in PRESETS or Path(origin).is_dir() else origin,
+        "split_hash": data.split_hash(),
+        **trainer.facts,
+    }
+
+
+def finish_folder(trainer: POSTrainer, data: SegmentationData, facts: dict[str, Any]) -> None:
     """Score the exported model on the test set (the selection set where there is none) and write the results.
 
     Args:
         trainer: after training.
         data: its roles.
-        base_model: where the backbone's weights came from, for the card.
+        facts: of the training, for the protocol.
     """
+    args, model = trainer.args, trainer.exported_model
+    folder = Path(args.output_dir)
     role = "selection" if data.test is None else "test"
     if role not in data.masked_roles:
+        if args.should_save:
+            write_model_card(folder)
         return
-    args, model = trainer.args, trainer.exported_model
     rows = data.masked_roles[role]
     evaluation = evaluate_images(
         model,
@@ -224,21 +236,7 @@ def finish_folder(trainer: POSTrainer, data: SegmentationData, base_model: str |
     }
     if not args.should_save:
         return
-    folder = Path(args.output_dir)
-    unlabeled = len(data.unlabeled) if "unsupervised" in trainer.method.objectives else 0
-    facts = protocol(
-        model,
-        dataset=data.name,
-        role=role,
-        split_hash=data.split_hash(),
-        num_labeled=len(data.labeled),
-        num_unlabeled=unlabeled,
-        method=args.method,
-        strategy=args.strategy if unlabeled else "supervised",
-        steps=trainer.state.global_step,
-        seed=args.seed,
-    )
-    evaluation.save(folder, facts)
+    evaluation.save(folder, protocol(model, role=role, steps=trainer.state.global_step, **facts))
     for name, indices in chosen.items():
         write_examples(
             folder / name,
@@ -247,5 +245,5 @@ def finish_folder(trainer: POSTrainer, data: SegmentationData, base_model: str |
             list(data.id2label.values()),
             data.palette,
         )
-    write_model_card(folder, base_model=base_model)
+    write_model_card(folder)
     write_report([folder], folder / "report.html")

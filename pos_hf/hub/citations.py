@@ -1,4 +1,7 @@
-"""Which paper a method or a strategy comes from; keys are the names of `METHODS` and of the strategies."""
+"""Which paper a method, a strategy or a network comes from. Keys are the names of `METHODS`, of the
+strategies, and the `model_type`s of configurations."""
+
+from typing import Any
 
 METHODS = {
     "mean_teacher": "Tarvainen, Valpola. Mean teachers are better role models. NeurIPS 2017.",
@@ -50,3 +53,38 @@ STRATEGIES = {
     "upgrad": "Quinton, Rey. Jacobian Descent for Multi-Objective Optimization. 2024.",
     "dualproj": "Lopez-Paz, Ranzato. Gradient Episodic Memory for Continual Learning. NeurIPS 2017.",
 }
+NETWORKS = {
+    "dino_dpt": "Ranftl, Bochkovskiy, Koltun. Vision Transformers for Dense Prediction. ICCV 2021.",
+    "deeplabv3plus": (
+        "Chen, Zhu, Papandreou, Schroff, Adam. Encoder-Decoder with Atrous Separable Convolution for "
+        "Semantic Image Segmentation. ECCV 2018."
+    ),
+    "dinov2": "Oquab et al. DINOv2: Learning Robust Visual Features without Supervision. TMLR 2024.",
+    "dinov2_with_registers": "Darcet et al. Vision Transformers Need Registers. ICLR 2024.",
+    "dinov3_vit": "Simeoni et al. DINOv3. 2025.",
+    "resnet": "He, Zhang, Ren, Sun. Deep Residual Learning for Image Recognition. CVPR 2016.",
+    "deep_stem_resnet": "He, Zhang, Ren, Sun. Deep Residual Learning for Image Recognition. CVPR 2016.",
+    "aligned_xception": "Chollet. Xception: Deep Learning with Depthwise Separable Convolutions. CVPR 2017.",
+    "segformer": (
+        "Xie et al. SegFormer: Simple and Efficient Design for Semantic Segmentation with Transformers. "
+        "NeurIPS 2021."
+    ),
+}
+
+
+def references(strategy: str, method: str, config: dict[str, Any]) -> list[str]:
+    """The papers behind a trained model; plain averages and networks that are not listed cite nothing.
+
+    Args:
+        strategy: Name of the strategy.
+        method: Name of the method.
+        config: The model's configuration, as in config.json.
+    """
+    backbone = (config.get("backbone_config") or {}).get("model_type", "")
+    papers = (
+        STRATEGIES.get(strategy),
+        METHODS.get(method),
+        NETWORKS.get(config["model_type"]),
+        NETWORKS.get(backbone),
+    )
+    return [paper for paper in papers if paper]

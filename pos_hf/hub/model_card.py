@@ -1,106 +1,181 @@
-"""The model card of a run, from the files of its folder. Uploading is in `publish`, the card's text in
+"""The model card of a run, from the files of its folder. Uploading is in `push`, the card's text in
 templates/card.md.j2."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
-from huggingface_hub import EvalResult, ModelCardData
+import yaml
+from huggingface_hub import EvalResult, EvalResultEntry, ModelCardData, eval_result_entries_to_yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from pos_hf.hub.citations import METHODS, STRATEGIES
+from pos_hf.errors import InputError
+from pos_hf.hub.citations import references
+from pos_hf.hub.files import CARD_NAME, STUDENT_FOLDER
 from pos_hf.reporting.history import Run, read_runs
 from pos_hf.reporting.intervals import Interval, class_iou_intervals, mean_iou_interval
 
-CARD_FACTS = (
+FACTS = (
     "dataset",
-    "role",
-    "split_hash",
+    "hub_dataset",
+    "base_model",
     "num_labeled",
     "num_unlabeled",
+    "split_hash",
     "method",
     "strategy",
-    "steps",
     "seed",
 )
-"""What a run's evaluation protocol must say for its card, beside what `pos_hf.evaluation.protocol` adds."""
+"""What a card says of a training run beside its scores; `run.json` holds them under "facts"."""
+
+HYPERPARAMETERS = (
+    "data.crop_size",
+    "data.scale_range",
+    "data.unlabeled_ratio",
+    "training.method_options.",
+    "training.strategy_options.",
+    "training.per_device_train_batch_size",
+    "training.gradient_accumulation_steps",
+    "training.optim",
+    "training.learning_rate",
+    "training.head_learning_rate_multiplier",
+    "training.weight_decay",
+    "training.lr_scheduler_type",
+    "training.teacher_decay",
+    "training.bf16",
+    "training.fp16",
+)
+"""The settings that a card shows; one that ends in a dot stands for all below. Others may hold paths or
+tokens."""
+
+SCORES = ("mean_iou", "mean_iou_absent_zero", "overall_accuracy")
 
 
-def write_model_card(
-    folder: Path,
-    *,
-    repository: str | None = None,
-    base_model: str | None = None,
-    license: str | None = None,
-) -> Path:
-    """Write README.md into a run's folder from its metrics.json, per_image.npz, log and examples.
+def write_model_card(folder: Path) -> Path:
+    """Write README.md into the folder of a finished run.
 
     Args:
-        folder: A finished run; the protocol in its metrics.json holds `CARD_FACTS`.
-        repository: Name on the Hub, used in the usage lines; the folder's name by default.
-        base_model: Hub id of the pretrained weights, None for a model trained from scratch.
-        license: Hub identifier of the weights' license.
+        folder: Holds config.json, run.json, trainer_state.json, and metrics.json if the run was scored.
 
     Returns:
         The card's path.
     """
     (run,) = read_runs([folder])
-    repository = repository or folder.name
+    card = folder / CARD_NAME
+    card.write_text(model_card(run, run_facts(run), folder.name))
+    return card
+
+
+def run_facts(run: Run) -> dict[str, Any]:
+    """The `FACTS` of a run that `pos-hf train` made.
+
+    Raises:
+        InputError: The folder does not say how its model was trained.
+    """
+    facts = {key: run.settings.get(f"facts.{key}") for key in FACTS}
+    if facts["method"] is None:
+        raise InputError(
+            f"'{run.name}' holds no run.json that says how it was trained: give the folder of a run of "
+            "`pos-hf train`, or call push_to_hub of the trainer."
+        )
+    return facts
+
+
+def model_card(run: Run, facts: Mapping[str, Any], repository: str, license: str | None = None) -> str:
+    """A card's text: metadata, how to use the model, what it was trained on, and its scores if there are any.
+
+    Args:
+        run: The run's folder, read; it holds the exported model.
+        facts: Values of `FACTS`, None for what is not known.
+        repository: Name on the Hub, used in the lines that show how to use the model.
+        license: Hub identifier of the weights' license.
+
+    Returns:
+        Markdown.
+    """
+    config = json.loads((run.folder / "config.json").read_text())
+    processor = json.loads((run.folder / "preprocessor_config.json").read_text())
     environment = Environment(
         loader=PackageLoader("pos_hf.hub"), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters["percent"] = _percent
-    facts = run.metrics["protocol"]
-    text = environment.get_template("card.md.j2").render(
-        card_data=card_data(run, repository, base_model, license).to_yaml(),
+    return environment.get_template("card.md.j2").render(
+        **{key: facts.get(key) for key in FACTS},
+        card_data=_metadata(run, facts, repository, license).to_yaml(),
         name=repository.split("/")[-1],
         repository=repository,
-        images=run.metrics["images"],
-        interval=mean_iou_interval(run.image_areas) if run.image_areas is not None else None,
-        classes=_classes(run),
-        example=next((f"examples/{name}/overlay.png" for name in run.examples), None),
+        labels=list(config["id2label"].values()),
+        num_channels=len(processor["image_mean"]),
+        has_student=(run.folder / STUDENT_FOLDER).is_dir(),
+        hyperparameters=_hyperparameters(run),
+        steps=max((entry["step"] for entry in run.log), default=0),
+        example=next((quote(f"examples/{name}/overlay.png") for name in run.examples if run.metrics), None),
         conflict=_conflict(run),
-        protocol=json.dumps({key: value for key, value in facts.items() if key not in CARD_FACTS}),
-        references=_references(facts) if facts["num_unlabeled"] else [],
-        **{key: run.metrics[key] for key in ("mean_iou", "mean_iou_absent_zero", "overall_accuracy")},
-        **{key: facts[key] for key in CARD_FACTS},
+        results=_results(run),
+        references=references(facts["strategy"], facts["method"], config),
     )
-    card = folder / "README.md"
-    card.write_text(text)
-    return card
 
 
-def card_data(run: Run, repository: str, base_model: str | None, license: str | None) -> ModelCardData:
+def evaluation_results(run: Run, facts: Mapping[str, Any]) -> str | None:
+    """The scores in the form of the Hub's `.eval_results/*.yaml` files.
+
+    Returns:
+        YAML; None for a run without scores, or whose data is no Hub dataset, which such a file must name.
+    """
+    if not run.metrics or facts["hub_dataset"] is None:
+        return None
+    role, split = run.metrics["protocol"]["role"], facts["split_hash"]
+    entry = EvalResultEntry(
+        dataset_id=facts["hub_dataset"],
+        task_id="semantic_segmentation",
+        value=round(100 * run.metrics["mean_iou"], 2),
+        notes=f"mIoU in percent, {role} images, absent classes skipped, split {split}",
+    )
+    return yaml.safe_dump(eval_result_entries_to_yaml([entry]), sort_keys=False)
+
+
+def _metadata(run: Run, facts: Mapping[str, Any], repository: str, license: str | None) -> ModelCardData:
     """The card's metadata, with the results as a model index."""
-    facts = run.metrics["protocol"]
     results = [
         EvalResult(
             task_type="image-segmentation",
-            dataset_type=facts["dataset"],
+            dataset_type=facts["hub_dataset"] or facts["dataset"],
             dataset_name=facts["dataset"],
-            dataset_split=facts["role"],
+            dataset_split=run.metrics["protocol"]["role"],
             metric_type=key,
             metric_value=run.metrics[key],
         )
         for key in ("mean_iou", "overall_accuracy")
+        if run.metrics
     ]
     return ModelCardData(
-        base_model=base_model,
+        base_model=facts.get("base_model"),
+        datasets=facts.get("hub_dataset"),
         license=license,
         library_name="transformers",
         pipeline_tag="image-segmentation",
         tags=["semantic-segmentation", "semi-supervised-learning", "pos_hf", facts["method"]],
         metrics=["mean_iou"],
         model_name=repository.split("/")[-1],
-        eval_results=results,
+        eval_results=results or None,
     )
 
 
-def _references(facts: dict[str, Any]) -> list[str]:
-    """Papers of the strategy and the method; plain averages cite nothing."""
-    papers = STRATEGIES.get(facts["strategy"]), METHODS.get(facts["method"])
-    return [paper for paper in papers if paper]
+def _results(run: Run) -> dict[str, Any] | None:
+    metrics = run.metrics
+    if not metrics:
+        return None
+    protocol = {key: value for key, value in metrics["protocol"].items() if key not in FACTS}
+    interval = mean_iou_interval(run.image_areas) if run.image_areas is not None else None
+    return {key: metrics[key] for key in (*SCORES, "images")} | {
+        "role": metrics["protocol"]["role"],
+        "protocol": json.dumps(protocol),
+        "interval": interval,
+        "classes": _classes(run),
+    }
 
 
 def _classes(run: Run) -> list[dict[str, Any]]:
@@ -109,6 +184,15 @@ def _classes(run: Run) -> list[dict[str, Any]]:
     else:
         intervals = class_iou_intervals(run.image_areas)
     return [{"name": name, "iou": interval} for name, interval in zip(run.class_iou, intervals, strict=True)]
+
+
+def _hyperparameters(run: Run) -> dict[str, str]:
+    shown = {}
+    for allowed in HYPERPARAMETERS:
+        for key, value in run.settings.items():
+            if value is not None and (key == allowed or (allowed.endswith(".") and key.startswith(allowed))):
+                shown[key.split(".", 1)[1]] = json.dumps(value)
+    return shown
 
 
 def _conflict(run: Run) -> dict[str, float] | None:

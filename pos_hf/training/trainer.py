@@ -26,12 +26,13 @@ from .callbacks import StepHooks
 from .checkpoints import CheckpointedTrainer
 from .diagnostics import Diagnostics
 from .engines import DATA_PARALLEL, refuse_inexact_engine
+from .pushing import PushesToHub
 from .teacher import EMATeacher
 
 STUDENT_FOLDER = "student"
 
 
-class POSTrainer(CheckpointedTrainer):
+class POSTrainer(CheckpointedTrainer, PushesToHub):
     """Trains a student on labeled and unlabeled images, with both objectives' gradients integrated (Eq. 4).
 
     Args:

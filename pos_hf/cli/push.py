@@ -1,0 +1,77 @@
+"""`pos-hf push RUN --repo USER/NAME`: shows what of a run the Hub would get, and with --yes uploads it."""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pos_hf.errors import InputError
+
+if TYPE_CHECKING:
+    from pos_hf.hub.files import Files
+
+
+def main(argv: list[str]) -> int:
+    """Run the command.
+
+    Args:
+        argv: The command's own arguments.
+
+    Returns:
+        0.
+
+    Raises:
+        InputError: The folder is no finished run, or the Hub refuses it.
+    """
+    args = parser().parse_args(argv)
+
+    from pos_hf.hub import check_repository, evaluation_results, model_card, run_facts, run_files, upload
+    from pos_hf.reporting.history import read_runs
+
+    check_repository(args.repo)
+    if args.card and not args.card.is_file():
+        raise InputError(f"there is no card '{args.card}'")
+    (run,) = read_runs([args.run])
+    facts = run_facts(run)
+    card = args.card.read_text() if args.card else model_card(run, facts, args.repo, args.license)
+    files = run_files(args.run, card, evaluation_results(run, facts))
+    for line in listing(files):
+        print(line)
+    if not args.yes:
+        print(f"\nnothing was uploaded: add --yes to send these files to {args.repo}")
+        return 0
+    print(f"\nuploaded to {upload(files, args.repo, private=args.private)}")
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command's arguments."""
+    parser = argparse.ArgumentParser(
+        prog="pos-hf push",
+        description="Show which files of a run would be uploaded to the Hub; with --yes, upload them.",
+    )
+    parser.add_argument("run", type=Path, help="output folder of a finished training run")
+    parser.add_argument("--repo", required=True, metavar="USER/NAME", help="repository, made if need be")
+    parser.add_argument("--yes", action="store_true", help="upload; without it nothing leaves this machine")
+    # None leaves a new repository's visibility to the account's default
+    parser.add_argument("--private", action="store_true", default=None, help="make a new repository private")
+    parser.add_argument("--license", help="the Hub's identifier of the weights' license, such as apache-2.0")
+    parser.add_argument("--card", type=Path, metavar="FILE", help="upload this card in place of a fresh one")
+    return parser
+
+
+def listing(files: "Files") -> list[str]:
+    """One line a file with its size, and their sum."""
+    from pos_hf.hub.push import size
+
+    sizes = {name: size(content) for name, content in sorted(files.items())} | {"in all": 0}
+    sizes["in all"] = sum(sizes.values())
+    width = max(map(len, sizes))
+    return [f"{name:<{width}}  {readable(count):>9}" for name, count in sizes.items()]
+
+
+def readable(count: int) -> str:
+    """Bytes in the largest unit that leaves at least one: 1500 is "1.5 kB"."""
+    size, units = float(count), ["B", "kB", "MB", "GB"]
+    while size >= 1000 and len(units) > 1:
+        size, units = size / 1000, units[1:]
+    return f"{size:.0f} {units[0]}" if units[0] == "B" else f"{size:.1f} {units[0]}"

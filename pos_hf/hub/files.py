@@ -1,0 +1,104 @@
+"""Which files of a run go to the Hub: a list of what is allowed. Sending them is in `push`, the card's
+text in `model_card`."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+from transformers.dynamic_module_utils import get_relative_import_files
+from transformers.utils import (
+    CONFIG_NAME,
+    IMAGE_PROCESSOR_NAME,
+    SAFE_WEIGHTS_INDEX_NAME,
+    SAFE_WEIGHTS_NAME,
+)
+
+from pos_hf.errors import InputError
+
+Files = dict[str, Path | bytes]
+"""Path in the repository -> the local file, or the content itself where it differs from the local file."""
+
+CARD_NAME = "README.md"
+STUDENT_FOLDER = "student"
+
+
+def run_files(folder: Path, card: str, evaluation_results: str | None = None) -> Files:
+    """Everything of a run that the Hub gets.
+
+    Args:
+        folder: of the run; its root is the exported model, `student/` the student where there is a teacher.
+        card: text of README.md; the example pictures that it shows go along.
+        evaluation_results: YAML for `.eval_results/`, None to leave it out.
+
+    Returns:
+        Model, processor and remote code of both, scores with their protocol, card and pictures.
+
+    Raises:
+        InputError: the folder holds no exported model.
+    """
+    files: Files = {CARD_NAME: card.encode(), **model_files(folder)}
+    if (folder / STUDENT_FOLDER).is_dir():
+        files |= model_files(folder / STUDENT_FOLDER, f"{STUDENT_FOLDER}/")
+    if (folder / "metrics.json").is_file():
+        files["metrics.json"] = folder / "metrics.json"
+    if evaluation_results is not None:
+        files[".eval_results/pos_hf.yaml"] = evaluation_results.encode()
+    return files | pictures(folder, card)
+
+
+def model_files(folder: Path, prefix: str = "") -> Files:
+    """Configuration, weights, image processor and remote code of a saved model.
+
+    Args:
+        folder: where `save_pretrained` wrote it.
+        prefix: its place in the repository, "" or ending in a slash.
+
+    Raises:
+        InputError: the folder holds no model.
+    """
+    if not (folder / CONFIG_NAME).is_file():
+        raise InputError(f"'{folder}' holds no {CONFIG_NAME}: give the folder of a finished training run.")
+    config = (folder / CONFIG_NAME).read_text()
+    names = [SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME, IMAGE_PROCESSOR_NAME]
+    names += [*_shards(folder), *_code(folder, json.loads(config))]
+    files: Files = {prefix + name: folder / name for name in names if (folder / name).is_file()}
+    return files | {prefix + CONFIG_NAME: without_origin(config).encode()}
+
+
+def without_origin(config: str) -> str:
+    """The text of a config.json without the folders of this machine that its parts were loaded from."""
+
+    def keep(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        return {key: value for key, value in pairs if key != "_name_or_path"}
+
+    return json.dumps(json.loads(config, object_pairs_hook=keep), indent=2) + "\n"
+
+
+def pictures(folder: Path, card: str) -> Files:
+    """The files below `examples/` that a card shows.
+
+    Args:
+        folder: of the run.
+        card: Markdown text.
+    """
+    shown = (unquote(target) for target in re.findall(r"!\[[^]]*\]\(([^)\s]+)\)", card))
+    examples = (folder / "examples").resolve()
+    return {
+        target: folder / target
+        for target in shown
+        if (folder / target).resolve().is_relative_to(examples) and (folder / target).is_file()
+    }
+
+
+def _shards(folder: Path) -> set[str]:
+    index = folder / SAFE_WEIGHTS_INDEX_NAME
+    return set(json.loads(index.read_text())["weight_map"].values()) if index.is_file() else set()
+
+
+def _code(folder: Path, config: dict[str, Any]) -> set[str]:
+    """The modules that the Auto classes load from the folder, and what those import from beside them."""
+    modules = {f"{name.split('.')[0]}.py" for name in config.get("auto_map", {}).values() if "--" not in name}
+    imported = (get_relative_import_files(folder / module) for module in modules)
+    return modules | {Path(path).name for paths in imported for path in paths}
