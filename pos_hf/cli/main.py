@@ -10,6 +10,7 @@ COMMANDS = {
     "evaluate": "score a model on labeled images",
     "predict": "write masks and overlays for a folder of images",
     "report": "draw one or more runs as an HTML page",
+    "study": "run a grid of trainings and tabulate it",
     "landscape": "measure the loss around trained weights",
     "convert": "turn published weights into a model folder",
     "export": "write a model as ONNX",

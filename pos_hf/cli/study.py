@@ -1,0 +1,38 @@
+"""`pos-hf study STUDY.yaml`: a grid of runs under one question, ending in a table."""
+
+import argparse
+from pathlib import Path
+
+
+def main(argv: list[str]) -> int:
+    """Run the command.
+
+    Args:
+        argv: The command's own arguments.
+
+    Returns:
+        0, or 1 where a run failed; the table then holds the others.
+
+    Raises:
+        InputError: The study or one of its runs cannot be used; nothing has been started.
+    """
+    parser = argparse.ArgumentParser(
+        prog="pos-hf study",
+        description="Run every arm of a study on every column with every seed, skip what is done, and write "
+        "table.md, table.csv, table.tex and table.html into the study's folder.",
+    )
+    parser.add_argument("study", type=Path, help="YAML file, such as configs/studies/shapes.yaml")
+    parser.add_argument("--jobs", type=int, default=1, help="runs at the same time")
+    parser.add_argument(
+        "--table_only", action="store_true", help="start nothing, write the table of what is done"
+    )
+    args = parser.parse_args(argv)
+
+    from pos_hf.studies import read_study, run_study, write_tables
+
+    study = read_study(args.study)
+    failed = [] if args.table_only else run_study(study, args.jobs)
+    print(write_tables(study))
+    for run in failed:
+        print(f"failed: {run.arm}, {run.column}, seed {run.seed}; see {run.log_file}")
+    return 1 if failed else 0

@@ -1,0 +1,7 @@
+"""Many runs under one question: what is planned, how it is run, and the table it ends in."""
+
+from pos_hf.studies.plan import PlannedRun, Study, read_study
+from pos_hf.studies.runner import run_study
+from pos_hf.studies.tables import write_tables
+
+__all__ = ["PlannedRun", "Study", "read_study", "run_study", "write_tables"]

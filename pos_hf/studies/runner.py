@@ -1,0 +1,48 @@
+"""Starts the runs of a study, each under `accelerate launch`, and leaves what is done alone."""
+
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor, as_completed
+
+from tqdm import tqdm
+
+from pos_hf.studies.plan import PlannedRun, Study
+
+RUN_FILE = "run.json"
+
+
+def run_study(study: Study, jobs: int = 1) -> list[PlannedRun]:
+    """Run what is not done yet; a run that was interrupted goes on from its last checkpoint.
+
+    Args:
+        study: what to run.
+        jobs: runs at the same time.
+
+    Returns:
+        The runs that failed; the last line of their log file says why.
+    """
+    waiting = [run for run in study.runs if not run.is_done]
+    failed = []
+    progress = tqdm(
+        total=len(study.runs), initial=len(study.runs) - len(waiting), desc=study.title, unit="run"
+    )
+    with progress, ThreadPoolExecutor(jobs) as pool:
+        results = {pool.submit(_launch, run, study.num_processes): run for run in waiting}
+        for result in as_completed(results):
+            run = results[result]
+            progress.set_postfix_str(f"{run.arm}, {run.column}, seed {run.seed}")
+            progress.update()
+            if result.result() != 0:
+                failed.append(run)
+    return failed
+
+
+def _launch(run: PlannedRun, num_processes: int) -> int:
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", str(num_processes)]
+    command += ["--module", "pos_hf", "train", str(run.config_file)]
+    if any(run.folder.glob("checkpoint-*")):
+        command += ["--resume_from_checkpoint", "latest"]
+    elif (run.folder / RUN_FILE).exists():
+        command += ["--overwrite"]
+    with run.log_file.open("w") as log:
+        return subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, check=False).returncode

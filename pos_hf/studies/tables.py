@@ -1,0 +1,159 @@
+"""A study's table as Markdown, CSV, LaTeX and HTML, with a picture of every seed's score."""
+
+import csv
+from collections.abc import Callable
+from io import StringIO
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from matplotlib.figure import Figure
+
+from pos_hf.reporting.intervals import Interval
+from pos_hf.studies.plan import Study
+from pos_hf.studies.scores import Cell, study_cells
+
+CAPTION = (
+    "Test mIoU in percent, mean ± standard deviation over {seeds} seeds; differences to {baseline} are "
+    "paired by seed, with 95 % intervals (Student's t over seeds; over test images where there is one seed)."
+)
+PICTURE_FILE = "table.svg"
+BASELINE_COLOUR, ARM_COLOUR = "#8a8f98", "#2f6fab"
+
+Rows = list[list[str]]
+
+
+def write_tables(study: Study) -> str:
+    """Write table.md, .csv, .tex, .html and .svg into the study's folder from the runs that are done.
+
+    Args:
+        study: its runs.
+
+    Returns:
+        The Markdown table.
+    """
+    cells = study_cells(study)
+    header, rows = table_rows(study, cells)
+    num_seeds = len({run.seed for run in study.runs})
+    caption = CAPTION.format(seeds=num_seeds, baseline=study.baseline)
+    picture = _picture(study, cells)
+    markdown = f"**{study.title}**\n\n{_markdown(header, rows)}\n{caption}\n"
+    texts = {
+        "table.md": markdown,
+        "table.csv": _csv(cells),
+        "table.tex": _latex(header, rows, f"{study.title}. {caption}"),
+        "table.html": _html(study.title, header, rows, caption, picture),
+        PICTURE_FILE: picture,
+    }
+    for name, text in texts.items():
+        (study.folder / name).write_text(text)
+    return markdown
+
+
+def table_rows(study: Study, cells: list[Cell]) -> tuple[list[str], Rows]:
+    """The table in words: for each column the score, its difference, and the published number if any has one.
+
+    Args:
+        study: its arms and columns.
+        cells: of `study_cells`.
+
+    Returns:
+        The header and one row of as many entries for each arm.
+    """
+    parts: list[tuple[str, Callable[[Cell], str]]] = [
+        ("", lambda cell: _score(cell)),
+        (f", to {study.baseline}", lambda cell: _interval(cell.difference)),
+    ]
+    if study.published:
+        parts.append((", published", lambda cell: "" if cell.published is None else f"{cell.published:.1f}"))
+    header = ["", *(column + suffix for column in study.columns for suffix, _ in parts)]
+    rows = [
+        [arm, *(text(cell) for cell in cells if cell.arm == arm for _, text in parts)] for arm in study.arms
+    ]
+    return header, rows
+
+
+def _score(cell: Cell) -> str:
+    if cell.mean is None:
+        return "-"
+    return f"{cell.mean:.1f}" if cell.deviation is None else f"{cell.mean:.1f} ± {cell.deviation:.1f}"
+
+
+def _interval(interval: Interval | None) -> str:
+    return f"{interval.value:+.1f} [{interval.low:+.1f}, {interval.high:+.1f}]" if interval else ""
+
+
+def _markdown(header: list[str], rows: Rows) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _csv(cells: list[Cell]) -> str:
+    """Numbers as they are, one line a cell."""
+    file = StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(
+        ["arm", "column", "seeds", "mean", "sd", "difference", "low", "high", "published", "scores"]
+    )
+    for cell in cells:
+        difference = cell.difference or ("", "", "")
+        scores = " ".join(f"{seed}:{score}" for seed, score in cell.scores.items())
+        numbers = [len(cell.scores), cell.mean, cell.deviation, *difference, cell.published]
+        writer.writerow([cell.arm, cell.column, *numbers, scores])
+    return file.getvalue()
+
+
+def _latex(header: list[str], rows: Rows, caption: str) -> str:
+    def escape(text: str) -> str:
+        for plain, command in {
+            "%": r"\%",
+            "_": r"\_",
+            "&": r"\&",
+            "#": r"\#",
+            "±": r"$\pm$",
+        }.items():
+            text = text.replace(plain, command)
+        return text
+
+    lines = [" & ".join(map(escape, line)) + r" \\" for line in (header, *rows)]
+    body = "\n".join([lines[0], r"\midrule", *lines[1:]])
+    columns = "l" + "r" * (len(header) - 1)
+    return (
+        "\\begin{table}\n\\centering\n\\begin{tabular}{"
+        + columns
+        + "}\n\\toprule\n"
+        + body
+        + "\n\\bottomrule\n"
+        "\\end{tabular}\n\\caption{" + escape(caption) + "}\n\\end{table}\n"
+    )
+
+
+def _html(title: str, header: list[str], rows: Rows, caption: str, picture: str) -> str:
+    template = Environment(
+        loader=PackageLoader("pos_hf.studies"), autoescape=True, trim_blocks=True, undefined=StrictUndefined
+    ).get_template("table.html.j2")
+    drawing = picture[picture.index("<svg") :]
+    return template.render(title=title, header=header, rows=rows, caption=caption, picture=drawing)
+
+
+def _picture(study: Study, cells: list[Cell]) -> str:
+    """One panel a column: every seed a dot, the mean a bar, the baseline's mean a line, as SVG."""
+    figure = Figure(
+        figsize=(1.6 + 3.4 * len(study.columns), 0.8 + 0.32 * len(study.arms)), layout="constrained"
+    )
+    panels = figure.subplots(1, len(study.columns), sharey=True, squeeze=False)[0]
+    for axes, column in zip(panels, study.columns, strict=True):
+        for y, cell in enumerate(cell for cell in cells if cell.column == column):
+            colour = BASELINE_COLOUR if cell.arm == study.baseline else ARM_COLOUR
+            axes.plot(list(cell.scores.values()), [y] * len(cell.scores), "o", color=colour, alpha=0.55)
+            if cell.mean is not None:
+                axes.plot([cell.mean], [y], "|", color=colour, markersize=16, markeredgewidth=2.5)
+                if cell.arm == study.baseline:
+                    axes.axvline(cell.mean, color=BASELINE_COLOUR, linewidth=0.8, linestyle=":")
+        axes.set_title(column, fontsize=10)
+        axes.set_xlabel("test mIoU, %")
+        axes.spines[["top", "right", "left"]].set_visible(False)
+        axes.tick_params(axis="y", length=0)
+    panels[0].set_yticks(range(len(study.arms)), study.arms)
+    panels[0].invert_yaxis()
+    file = StringIO()
+    figure.savefig(file, format="svg", metadata={"Date": None})
+    return file.getvalue()

@@ -1,0 +1,173 @@
+"""A study: what its file plans, what is refused, what is run again, and every number of its table."""
+
+import csv
+import json
+import statistics
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from pos_hf.cli.main import main
+from pos_hf.errors import InputError
+from pos_hf.reporting.intervals import paired_difference
+from pos_hf.studies import read_study, run_study, write_tables
+from pos_hf.studies.scores import study_cells
+
+ROOT = Path(__file__).parents[2]
+CONFIG = {
+    "dataset": "shapes",
+    "num_labeled": 2,
+    "num_unlabeled": 4,
+    "num_test": 3,
+    "crop_size": 32,
+    "selection_share": 0.0,
+    "model": "deeplabv3plus_tiny",
+    "strategy": "pos",
+    "strategy_options": {"preset": "paper"},
+    "max_steps": 1,
+    "per_device_train_batch_size": 2,
+    "eval_strategy": "no",
+    "save_strategy": "no",
+    "report_to": "none",
+}
+
+
+@pytest.fixture
+def study_file(tmp_path):
+    (tmp_path / "base.yaml").write_text(yaml.safe_dump(CONFIG))
+    study = {
+        "title": "A & B",
+        "config": "base.yaml",
+        "output_dir": str(tmp_path / "runs"),
+        "baseline": "uniform",
+        "columns": {"1/8 (46)": {}, "short": {"max_steps": 2}},
+        "arms": {"uniform": {"strategy": "uniform"}, "POS+MEO": {}},
+        "seeds": [{"seed": 0}, {"seed": 1, "split_seed": 5}, {"seed": 2}],
+        "published": {"POS+MEO": [77.6, None]},
+    }
+    file = tmp_path / "study.yaml"
+    file.write_text(yaml.safe_dump(study, sort_keys=False))
+    return file
+
+
+def change(file: Path, **entries) -> Path:
+    file.write_text(yaml.safe_dump(yaml.safe_load(file.read_text()) | entries, sort_keys=False))
+    return file
+
+
+def score(run, mean_iou: float, areas: np.ndarray | None = None) -> None:
+    run.folder.mkdir(parents=True)
+    (run.folder / "metrics.json").write_text(json.dumps({"mean_iou": mean_iou}))
+    if areas is not None:
+        np.savez(run.folder / "per_image.npz", ids=np.arange(len(areas)), areas=areas)
+
+
+def test_every_arm_meets_every_column_and_seed_with_its_own_settings(study_file):
+    study = read_study(study_file)
+    assert {(run.arm, run.column, run.seed) for run in study.runs} == {
+        (arm, column, seed)
+        for arm in ("uniform", "POS+MEO")
+        for column in ("1/8 (46)", "short")
+        for seed in (0, 1, 2)
+    }
+    (run,) = (r for r in study.runs if (r.arm, r.column, r.seed) == ("POS+MEO", "short", 1))
+    assert run.folder.relative_to(study.folder).as_posix() == "short/pos_meo/seed_1"
+    expected = CONFIG | {"max_steps": 2, "seed": 1, "split_seed": 5, "output_dir": str(run.folder)}
+    assert yaml.safe_load(run.config_file.read_text()) == expected
+
+
+def test_another_strategy_does_not_inherit_the_options_of_the_files(study_file):
+    runs = {run.arm: run for run in read_study(study_file).runs}
+    assert "strategy_options" not in runs["uniform"].settings
+    assert runs["POS+MEO"].settings["strategy_options"] == {"preset": "paper"}
+
+
+@pytest.mark.parametrize(
+    ("entries", "message"),
+    [
+        ({"colums": {}}, "unknown key 'colums', did you mean 'columns'"),
+        ({"baseline": "unifrom"}, "baseline names 'unifrom'"),
+        ({"published": {"other": [1.0, 2.0]}}, "published names 'other'"),
+        ({"published": {"uniform": [1.0]}}, "must be 2, one a column"),
+        ({"seeds": [0, 1]}, "seeds is a list such as"),
+        ({"arms": ["uniform"]}, "arms maps each name"),
+        ({"arms": {"uniform": {"stratgy": "uniform"}}}, "did you mean 'strategy'"),
+        ({"arms": {"uniform": {}, "Uniform!": {}}}, "share the folder"),
+        ({"config": "absent.yaml"}, "there is no config file"),
+    ],
+)
+def test_a_study_that_cannot_be_run_is_refused_before_anything_starts(study_file, entries, message):
+    with pytest.raises(InputError, match=message):
+        read_study(change(study_file, **{"published": {}} | entries))
+
+
+def test_a_folder_with_a_run_of_other_settings_is_kept(study_file):
+    first = read_study(study_file).runs[0]
+    score(first, 0.5)
+    before = first.config_file.read_text()
+    with pytest.raises(InputError, match="begun with other settings"):
+        read_study(change(study_file, columns={"1/8 (46)": {"max_steps": 3}}, published={}))
+    assert first.config_file.read_text() == before
+
+
+def test_the_table_holds_means_spreads_and_paired_differences(study_file):
+    study = read_study(study_file)
+    values = {"uniform": [0.40, 0.50, 0.60], "POS+MEO": [0.42, 0.53, 0.61]}
+    for run in study.runs:
+        if run.column == "short":
+            score(run, values[run.arm][run.seed])
+    markdown = write_tables(study)
+    scipys_quantile = 4.302652729911275  # scipy.stats.t.ppf(0.975, 2)
+    half = scipys_quantile * statistics.stdev([2, 3, 1]) / 3**0.5
+    (line,) = (line for line in markdown.splitlines() if line.startswith("| POS+MEO"))
+    assert line == f"| POS+MEO | - |  | 77.6 | 52.0 ± 9.5 | +2.0 [{2 - half:+.1f}, {2 + half:+.1f}] |  |"
+    rows = list(csv.DictReader((study.folder / "table.csv").open()))
+    (row,) = (r for r in rows if r["arm"] == "POS+MEO" and r["column"] == "short")
+    assert float(row["mean"]) == pytest.approx(52.0)
+    assert float(row["low"]) == pytest.approx(2 - half, abs=1e-3)
+    assert row["scores"].startswith("0:42")
+    assert r"A \& B" in (study.folder / "table.tex").read_text()
+    page = (study.folder / "table.html").read_text()
+    assert "A &amp; B" in page and "<svg" in page
+    assert 'src="http' not in page and 'href="http' not in page
+
+
+def test_one_seed_alone_has_the_interval_over_images(study_file):
+    study = read_study(change(study_file, seeds=[{"seed": 0}], columns={"a": {}}, published={}))
+    random = np.random.default_rng(0)
+    labeled = random.integers(50, 100, (10, 2))
+    areas = [np.stack([hit, labeled, labeled], 1) for hit in random.integers(10, 50, (2, 10, 2))]
+    for run, counts in zip(study.runs, areas, strict=True):
+        score(run, 0.5, counts)
+    cells = {cell.arm: cell for cell in study_cells(study)}
+    assert cells["uniform"].difference is None
+    expected = paired_difference(areas[1], areas[0])
+    assert cells["POS+MEO"].difference == pytest.approx([100 * value for value in expected])
+
+
+@pytest.mark.slow
+def test_a_study_runs_what_is_missing_and_reports_what_failed(study_file, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    change(study_file, seeds=[{"seed": 0}], columns={"a": {}}, published={})
+    study = read_study(study_file)
+    done, missing = study.runs
+    score(done, 0.5, np.ones((3, 3, 4), int))
+    assert run_study(study) == []
+    assert json.loads((missing.folder / "metrics.json").read_text())["mean_iou"] > 0
+    assert sorted(path.name for path in done.folder.iterdir()) == ["metrics.json", "per_image.npz"]
+
+    missing.config_file.write_text("strategy: unknown")
+    (missing.folder / "metrics.json").unlink()
+    assert run_study(study) == [missing]
+    assert "unknown strategy" in missing.log_file.read_text()
+
+
+@pytest.mark.parametrize(
+    "file", sorted((ROOT / "configs" / "studies").glob("*.yaml")), ids=lambda file: file.stem
+)
+def test_the_shipped_studies_can_be_read(file, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["study", str(file), "--table_only"]) == 0
+    assert "uniform" in capsys.readouterr().out
