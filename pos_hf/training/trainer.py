@@ -347,9 +347,11 @@ class POSTrainer(CheckpointedTrainer, PushesToHub):
             super().save_model(output_dir, _internal_call=True)
             return
         folder = Path(output_dir or self.args.output_dir)
-        self._export(self.exported_model, folder)
-        if self.teacher:
-            self._export(self._deployed(self.model), folder / STUDENT_FOLDER)
+        # the process that writes has the folder aside for itself; the others take part in gathering weights
+        with written_aside(folder) if self.args.should_save else contextlib.nullcontext(folder) as aside:
+            self._export(self.exported_model, aside)
+            if self.teacher:
+                self._export(self._deployed(self.model), aside / STUDENT_FOLDER)
 
     @property
     def exported_model(self) -> PreTrainedModel:
@@ -363,6 +365,5 @@ class POSTrainer(CheckpointedTrainer, PushesToHub):
     def _export(self, model: PreTrainedModel, folder: Path) -> None:
         state_dict = self.accelerator.get_state_dict(model)
         if self.args.should_save:
-            with written_aside(folder) as aside:
-                model.save_pretrained(aside, state_dict=state_dict)
-                self.processing_class.save_pretrained(aside)
+            model.save_pretrained(folder, state_dict=state_dict)
+            self.processing_class.save_pretrained(folder)
