@@ -3,7 +3,7 @@
 import sys
 from importlib import import_module
 
-from pos_hf.errors import InputError, nearest
+from pos_hf.errors import InputError, TrainingStopped, nearest
 
 COMMANDS = {
     "train": "train a model from a config file",
@@ -26,7 +26,7 @@ def main(argv: list[str] | None = None) -> int:
         argv: arguments after the program's name; None takes the process's.
 
     Returns:
-        The exit code: 0 done, 2 the input cannot be used.
+        The exit code: 0 done, 1 a run began and cannot go on, 2 the input cannot be used.
     """
     arguments = sys.argv[1:] if argv is None else argv
     if not arguments or arguments[0] in ("-h", "--help"):
@@ -55,6 +55,6 @@ def run_command(name: str, argv: list[str]) -> int:
     command = import_module(f"pos_hf.cli.{name.replace('-', '_')}")
     try:
         return command.main(argv)
-    except InputError as error:
+    except (InputError, TrainingStopped) as error:
         print(f"pos-hf {name}: {error}", file=sys.stderr)
-        return 2
+        return 2 if isinstance(error, InputError) else 1

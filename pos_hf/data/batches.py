@@ -5,7 +5,9 @@ views of a pair are a function of (seed, key), so a run sees the same data with 
 after a resume.
 """
 
+import logging
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +18,9 @@ from pos_hf.data.arguments import DataArguments
 from pos_hf.data.segmentation_data import SegmentationData
 from pos_hf.data.splits import count_labels
 from pos_hf.data.views import Views
+from pos_hf.errors import InputError
+
+logger = logging.getLogger(__name__)
 
 Key = tuple[int, int, int]
 Item = dict[str, dict[str, torch.Tensor]]
@@ -34,6 +39,8 @@ class PairedDataset(Dataset[Item]):
         unlabeled_ratio: Unlabeled rows a labeled one: only one key in so many has a labeled row.
         shows_class: For class-aware sampling, whether each labeled row shows each class, bool [N, C].
         second_draw: Add a group "partner": a second draw of the same unlabeled row (UniMatch V1).
+        skip_bad: The next row that can be read takes the place of one that cannot; every group then counts
+            the rows it passed over.
     """
 
     def __init__(
@@ -45,14 +52,17 @@ class PairedDataset(Dataset[Item]):
         unlabeled_ratio: int = 1,
         shows_class: np.ndarray | None = None,
         second_draw: bool = False,
+        skip_bad: bool = False,
     ) -> None:
-        self.labeled = labeled.select_columns(["image", "mask"])
-        self.unlabeled = unlabeled.select_columns(["image"])
+        self.labeled = labeled
+        self.unlabeled = unlabeled
         self.views = views
         self.seed = seed
         self.unlabeled_ratio = unlabeled_ratio
         self.shows_class = shows_class
         self.second_draw = second_draw
+        self.skip_bad = skip_bad
+        self._reported: set[str] = set()
 
     @classmethod
     def from_arguments(
@@ -75,6 +85,7 @@ class PairedDataset(Dataset[Item]):
             args.unlabeled_ratio,
             shows_class=counts > 0 if counts is not None and args.class_aware_sampling else None,
             second_draw=second_draw,
+            skip_bad=args.on_bad_sample == "skip",
         )
 
     def sampler(self, seed: int) -> "PairSampler":
@@ -92,20 +103,45 @@ class PairedDataset(Dataset[Item]):
         Returns:
             {"labeled": {pixel_values uint8 [3,H,W], labels int64 [H,W]} (absent without a labeled row),
             "unlabeled": {pixel_values uint8 [3,H,W], strong_pixel_values uint8 [K,3,H,W] (or photometry
-            float32 [K,10]), cutmix_boxes int64 [K,4] (top, left, height, width), padding_mask bool [H,W]}}
+            float32 [K,10]), cutmix_boxes int64 [K,4] (top, left, height, width), padding_mask bool [H,W], key
+            int64 [3]}}; with `skip_bad` also bad_samples int64 [] in "labeled" and "unlabeled".
         """
         _, labeled_index, unlabeled_index = key
-        row = self.unlabeled[unlabeled_index]
+        row = self._read(self.unlabeled, unlabeled_index)
         views = {"unlabeled": self.views.unlabeled(row["image"], self._generator(1, key))}
+        views["unlabeled"] |= {"key": np.array(key, np.int64), **self._count(row)}
         if self.second_draw:
             views["partner"] = self.views.unlabeled(row["image"], self._generator(2, key))
         if labeled_index != NO_LABEL:
-            row = self.labeled[labeled_index]
+            row = self._read(self.labeled, labeled_index)
             views["labeled"] = self.views.labeled(row["image"], row["mask"], self._generator(0, key))
+            views["labeled"] |= self._count(row)
         return {
             group: {name: torch.from_numpy(array) for name, array in arrays.items()}
             for group, arrays in views.items()
         }
+
+    def names(self, key: Key) -> dict[str, str]:
+        """The ids of the rows that a key pairs, by role."""
+        _, labeled_index, unlabeled_index = key
+        names = {"unlabeled": self.unlabeled["id"][unlabeled_index]}
+        return names if labeled_index == NO_LABEL else {"labeled": self.labeled["id"][labeled_index], **names}
+
+    def _read(self, rows: HFDataset, index: int) -> dict[str, Any]:
+        """A row and, as `passed`, how many before it could not be read: a function of the index alone."""
+        for passed in range(len(rows)):
+            try:
+                return rows[(index + passed) % len(rows)] | {"passed": passed}
+            except InputError as error:
+                if not self.skip_bad:
+                    raise
+                if str(error) not in self._reported:
+                    self._reported.add(str(error))
+                    logger.warning("skipped: %s", error)
+        raise InputError("no image of the training set can be read: run pos-hf check-data")
+
+    def _count(self, row: dict[str, Any]) -> dict[str, np.ndarray]:
+        return {"bad_samples": np.array(row["passed"], np.int64)} if self.skip_bad else {}
 
     def _generator(self, stream: int, key: Key) -> np.random.Generator:
         # + 1: a seed cannot hold NO_LABEL, which is negative

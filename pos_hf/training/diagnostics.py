@@ -9,7 +9,7 @@ from torch import Tensor
 from pos_hf.balancing import Gramian, Weights
 
 VARIANCES = ("supervised_norm", "unsupervised_norm")
-COUNTS = ("fallbacks", "skipped_steps")
+COUNTS = ("fallbacks", "skipped_steps", "bad_samples")
 
 
 class Diagnostics:

@@ -26,6 +26,7 @@ from .callbacks import StepHooks
 from .checkpoints import CheckpointedTrainer
 from .diagnostics import Diagnostics
 from .engines import DATA_PARALLEL, refuse_inexact_engine
+from .guards import FailureRecord, count_bad_samples, warn_of_spike
 from .pushing import PushesToHub
 from .teacher import EMATeacher
 
@@ -51,6 +52,7 @@ class POSTrainer(CheckpointedTrainer, PushesToHub):
 
     args: POSConfig
     model: PreTrainedModel | StudentPair
+    train_dataset: PairedDataset
     processing_class: BaseImageProcessor
     optimizer: Any
     # Our losses are means over a micro-batch; training_step divides them itself.
@@ -90,6 +92,7 @@ class POSTrainer(CheckpointedTrainer, PushesToHub):
         )
         self.teacher = EMATeacher(self.model, args.teacher_decay) if self.method.uses_teacher else None
         self.diagnostics = Diagnostics()
+        self.failures = FailureRecord(self.method.objectives)
         self.gradients = GradientPair([])
         self._metric: list[float] | None = None
         self._combined_norm: Tensor | None = None
@@ -126,7 +129,9 @@ class POSTrainer(CheckpointedTrainer, PushesToHub):
                 self._backward(term)
                 losses[term.objective] += term.loss.detach()
                 statistics |= term.statistics
+        statistics |= count_bad_samples(batch, self.args.world_size)
         self.diagnostics.add(statistics | {f"{name}_loss": loss for name, loss in losses.items()})
+        self.failures.add(list(losses.values()), batch["unlabeled"]["key"])
         if self.accelerator.sync_gradients:
             self._integrate()
         return torch.stack(list(losses.values())).mean() / self.current_gradient_accumulation_steps
@@ -162,6 +167,7 @@ class POSTrainer(CheckpointedTrainer, PushesToHub):
         self.gradients.combine(weights)
         scale = 1.0 if self.accelerator.scaler is None else self.accelerator.scaler.get_scale()
         gramian = Gramian(*(number / scale**2 for number in gramian))
+        self.failures.add(gramian[:2])
         self.diagnostics.add_step(gramian, weights, adaptive=not isinstance(self.strategy, Fixed))
         if self._metric is None:
             self._combined_norm = gramian.norm(*weights)
@@ -179,12 +185,13 @@ class POSTrainer(CheckpointedTrainer, PushesToHub):
         self._combined_norm = None
         if norm is None:
             norm = super()._get_grad_norm(model)
+        skipped = (~norm.isfinite()).float()
+        self.failures.close_step(skipped, self.state.global_step + 1)
         if self.accelerator.scaler is None:
-            self._skip_unless_finite(norm)
+            self._skip(skipped)
         return norm
 
-    def _skip_unless_finite(self, norm: Tensor) -> None:
-        skipped = (~norm.isfinite()).float()
+    def _skip(self, skipped: Tensor) -> None:
         self._skipped_in_a_row = (self._skipped_in_a_row + 1) * skipped
         self._longest_skip = torch.maximum(self._longest_skip, self._skipped_in_a_row)
         self.diagnostics.add({"skipped_steps": skipped})
@@ -278,15 +285,14 @@ class POSTrainer(CheckpointedTrainer, PushesToHub):
             start_time: start of training, seconds.
 
         Raises:
-            FloatingPointError: `max_skipped_steps` steps in a row had a gradient that is not finite.
+            TrainingStopped: `max_skipped_steps` steps in a row had a gradient that is not finite.
         """
         if "loss" in logs:
             logs |= self.diagnostics.read(self.accelerator)
             if self._longest_skip.item() >= self.args.max_skipped_steps:
-                raise FloatingPointError(
-                    f"{self.args.max_skipped_steps} steps in a row before step {self.state.global_step} had "
-                    "a gradient that is not finite: lower learning_rate, or train with bf16 instead of fp16"
-                )
+                raise self.failures.stop(self.args, self.accelerator, self.train_dataset)
+            if self.args.should_log:
+                warn_of_spike(self.state.log_history, logs["loss"], self.state.global_step)
         super().log(logs, start_time)
 
     # ---- Evaluation ----

@@ -68,6 +68,7 @@ def test_batch_has_the_shapes_and_types_of_the_wire(pairs):
         "unlabeled/strong_pixel_values": (torch.uint8, (2, 2, 3, 32, 32)),
         "unlabeled/cutmix_boxes": (torch.int64, (2, 2, 4)),
         "unlabeled/padding_mask": (torch.bool, (2, 32, 32)),
+        "unlabeled/key": (torch.int64, (2, 3)),
     }
 
 

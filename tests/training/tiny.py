@@ -79,6 +79,9 @@ class TinyPairs(torch.utils.data.Dataset):
     def sampler(self, seed: int) -> PairSampler:
         return PairSampler(len(self.labeled), len(self.unlabeled), seed)
 
+    def names(self, key: tuple[int, int, int]) -> dict[str, str]:
+        return {"labeled": f"labeled_{key[1]}", "unlabeled": f"unlabeled_{key[2]}"}
+
     def __getitem__(self, key: tuple[int, int, int]) -> dict[str, dict[str, Tensor]]:
         _, labeled, unlabeled = key
         row, other = self.labeled[labeled], self.unlabeled[unlabeled]
@@ -86,6 +89,7 @@ class TinyPairs(torch.utils.data.Dataset):
             "labeled": {"pixel_values": row["weak"], "labels": row["labels"]},
             "unlabeled": self._unlabeled(other, torch.zeros(2, 4, dtype=torch.int64)),
         }
+        item["unlabeled"]["key"] = torch.tensor(key)
         if self.second_draw:
             boxes = torch.tensor([[unlabeled % 4, 1, 4, 5], [2, unlabeled % 3, 5, 3]])
             item["unlabeled"]["cutmix_boxes"] = boxes

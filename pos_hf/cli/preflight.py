@@ -1,0 +1,81 @@
+"""What must hold between a run's arguments, its data and its folder before training. No single value."""
+
+from pathlib import Path
+
+from pos_hf.cli.config import ModelArguments
+from pos_hf.cli.parsing import keep_existing
+from pos_hf.data import DataArguments, SegmentationData
+from pos_hf.errors import InputError
+from pos_hf.evaluation.inference import patch_size
+from pos_hf.models import PRESETS
+from pos_hf.training import POSConfig, POSTrainer
+
+# what a run writes beside its checkpoints and run.json
+OUTPUTS = (
+    "README.md",
+    "config.json",
+    "examples",
+    "metrics.json",
+    "model.safetensors",
+    "per_image.npz",
+    "preprocessor_config.json",
+    "report.html",
+    "student",
+    "trainer_state.json",
+)
+
+
+def check_before_loading(
+    model_args: ModelArguments, data_args: DataArguments, args: POSConfig, is_fresh: bool
+) -> None:
+    """Check what can be known before data and model are loaded.
+
+    Args:
+        model_args: the network.
+        data_args: the images.
+        args: the trainer's own arguments.
+        is_fresh: the run resumes from no checkpoint.
+
+    Raises:
+        InputError: a file of the user's would be replaced, or arguments do not go together.
+    """
+    folder = Path(args.output_dir)
+    if is_fresh and not args.overwrite:
+        outputs = [folder / name for name in OUTPUTS]
+        keep_existing(outputs, "choose another output_dir, or replace the folder's files with --overwrite")
+    if args.per_device_train_batch_size % data_args.unlabeled_ratio:
+        raise InputError(
+            f"per_device_train_batch_size {args.per_device_train_batch_size} is no multiple of "
+            f"unlabeled_ratio {data_args.unlabeled_ratio}, so that a batch could be without a labeled image: "
+            "change one"
+        )
+    source = Path(model_args.model)
+    if model_args.model not in PRESETS and source.is_dir() and not (source / "config.json").is_file():
+        raise InputError(
+            f"the model folder {source} holds no config.json: give the folder of a trained model"
+        )
+
+
+def check_fit(trainer: POSTrainer, data: SegmentationData, data_args: DataArguments) -> None:
+    """Check that data, model and batch fit each other.
+
+    Args:
+        trainer: ready to train.
+        data: its roles.
+        data_args: the views.
+
+    Raises:
+        InputError: they do not.
+    """
+    args = trainer.args
+    patch = patch_size(trainer.exported_model)
+    if data_args.crop_size < patch:
+        raise InputError(
+            f"crop_size {data_args.crop_size} is smaller than the model's patches of {patch} pixels: raise it"
+        )
+    needed = args.per_device_train_batch_size * args.world_size
+    if args.dataloader_drop_last and len(data.unlabeled) < needed:
+        raise InputError(
+            f"a step takes {needed} unlabeled images, but {data.name} has {len(data.unlabeled)}: lower "
+            "per_device_train_batch_size, or set dataloader_drop_last to false"
+        )

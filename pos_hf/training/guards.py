@@ -1,0 +1,177 @@
+"""What watches over a run: gradients that are not finite, loss spikes, exhausted memory. Changes no step."""
+
+import json
+import logging
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from pos_hf.balancing import Objective
+from pos_hf.data import PairedDataset
+from pos_hf.errors import TrainingStopped
+
+from .arguments import POSConfig
+
+logger = logging.getLogger(__name__)
+
+FAILURE_FILE = "not_finite.json"
+NAMED_IMAGES = 8
+SPIKE_WINDOWS = 20  # logged windows whose median is the usual loss
+FEWEST_WINDOWS = 5  # the median of fewer says little
+SPIKE_FACTOR = 3.0
+OUT_OF_MEMORY = "can't allocate memory"  # PyTorch's words on a CPU, where the error has no type of its own
+
+
+class FailureRecord:
+    """What the last optimizer step with a gradient that is not finite was made of.
+
+    It stays on the device, where every step selects between itself and what was kept: no step waits for it.
+
+    Args:
+        objectives: of the method, in the order of every row of numbers.
+    """
+
+    def __init__(self, objectives: Sequence[Objective]) -> None:
+        self.objectives = objectives
+        self._rows: list[Tensor] = []
+        self._keys: list[Tensor] = []
+        self._kept: tuple[Tensor, ...] = ()
+
+    def add(self, numbers: Sequence[Tensor], keys: Tensor | None = None) -> None:
+        """Note a micro-batch's losses, or the gradients' squared norms of a step.
+
+        Args:
+            numbers: 0-d, one an objective.
+            keys: of the micro-batch's pairs, int64 [B, 3] (see pos_hf.data.batches).
+        """
+        self._rows.append(torch.stack([number.double() for number in numbers]))
+        if keys is not None:
+            self._keys.append(keys)
+
+    def close_step(self, skipped: Tensor, step: int) -> None:
+        """Keep what was added since the last call if its step is skipped.
+
+        Args:
+            skipped: 0-d, 1 where the gradient is not finite, else 0.
+            step: number of the optimizer step.
+        """
+        now: tuple[Tensor, ...] = (
+            torch.full_like(skipped, step, dtype=torch.int64).view(1),
+            torch.stack(self._rows),
+            torch.cat(self._keys),
+        )
+        self._rows, self._keys = [], []
+        if [value.shape for value in now] == [value.shape for value in self._kept]:
+            now = tuple(torch.where(skipped > 0, *pair) for pair in zip(now, self._kept, strict=True))
+        self._kept = now
+
+    def stop(self, args: POSConfig, accelerator: Accelerator, dataset: PairedDataset) -> TrainingStopped:
+        """Write the diagnosis into the run's folder; every rank must call.
+
+        `collate([dataset[tuple(key)] for key in keys])` is the batch again, for a student from a checkpoint.
+
+        Args:
+            args: of the run.
+            accelerator: of the run.
+            dataset: names the pairs.
+
+        Returns:
+            What to raise.
+        """
+        step, rows, keys = (accelerator.gather(value).tolist() for value in self._kept)
+        columns = torch.tensor(rows).isfinite().all(0).tolist()
+        broken = [name for name, finite in zip(self.objectives, columns, strict=True) if not finite]
+        names = [dataset.names(tuple(key)) for key in keys]
+        report = {
+            "step": step[0],
+            "not_finite": broken,
+            "objectives": self.objectives,
+            "losses_then_squared_gradient_norms": [[str(number) for number in row] for row in rows],
+            "seed": args.seed,
+            "keys": keys,
+            "ids": names,
+        }
+        path = Path(args.output_dir) / FAILURE_FILE
+        if args.should_save:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(report, indent=1) + "\n")
+        images = list(dict.fromkeys(id for row in names for id in row.values()))
+        shown = ", ".join(images[:NAMED_IMAGES]) + (", ..." if len(images) > NAMED_IMAGES else "")
+        return TrainingStopped(
+            f"{args.max_skipped_steps} steps in a row had a gradient that is not finite, at last step "
+            f"{step[0]} in the {' and the '.join(broken) or 'sum of the'} loss, with the images {shown} "
+            f"({path} holds what replays it): lower learning_rate, or train with bf16 instead of fp16"
+        )
+
+
+def count_bad_samples(batch: Mapping[str, Mapping[str, Tensor]], num_processes: int) -> dict[str, Tensor]:
+    """How many rows a batch passed over; the mean over the ranks is the count of all of them.
+
+    Args:
+        batch: with `bad_samples` int64 [B] where rows may be skipped.
+        num_processes: ranks.
+
+    Returns:
+        `{"bad_samples": 0-d}`, or nothing where rows are not skipped.
+    """
+    counts = [views["bad_samples"].sum() for views in batch.values() if "bad_samples" in views]
+    return {"bad_samples": torch.stack(counts).sum() * num_processes} if counts else {}
+
+
+def warn_of_spike(history: Sequence[Mapping[str, Any]], loss: float, step: int) -> None:
+    """Warn when a logged loss is far above the usual one.
+
+    Args:
+        history: earlier entries of the log.
+        loss: the mean of the newest window.
+        step: number of the optimizer step.
+    """
+    usual = [entry["loss"] for entry in history if "loss" in entry][-SPIKE_WINDOWS:]
+    if len(usual) < FEWEST_WINDOWS:
+        return
+    median = statistics.median(usual)
+    if not loss <= SPIKE_FACTOR * median:  # so that a loss that is no number counts
+        logger.warning(
+            "step %d: the loss is %.4g, and the median of the %d windows before was %.4g: if it stays there, "
+            "lower learning_rate or add warmup_steps",
+            *(step, loss, len(usual), median),
+        )
+
+
+@contextmanager
+def out_of_memory_advice(args: POSConfig, crop_size: int) -> Iterator[None]:
+    """Turn exhausted memory into the advice that fits the run.
+
+    Args:
+        args: of the run.
+        crop_size: of the run, in pixels.
+
+    Raises:
+        TrainingStopped: in place of PyTorch's error.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not isinstance(error, torch.OutOfMemoryError) and OUT_OF_MEMORY not in str(error):
+            raise
+        batch, parts = args.per_device_train_batch_size, args.gradient_accumulation_steps
+        advice = [f"a crop_size below {crop_size}"]
+        if not (args.bf16 or args.fp16) and args.device.type != "cpu":
+            advice.insert(0, "bf16: true")
+        if not args.gradient_checkpointing:
+            advice.insert(0, "gradient_checkpointing: true")
+        if batch > 1:
+            advice.insert(
+                0, f"per_device_train_batch_size: {batch // 2} with gradient_accumulation_steps: {2 * parts}"
+            )
+        raise TrainingStopped(
+            f"the memory of {args.device} is too small for {batch} unlabeled images a step at crop_size "
+            f"{crop_size}: try {', or '.join(advice)}, and go on from the last checkpoint in "
+            f"{args.output_dir} with --resume_from_checkpoint latest"
+        ) from error
