@@ -123,7 +123,7 @@ def test_the_table_holds_means_spreads_and_paired_differences(study_file):
     half = scipys_quantile * statistics.stdev([2, 3, 1]) / 3**0.5
     (line,) = (line for line in markdown.splitlines() if line.startswith("| POS+MEO"))
     assert line == f"| POS+MEO | - |  | 77.6 | 52.0 ± 9.5 | +2.0 [{2 - half:+.1f}, {2 + half:+.1f}] |  |"
-    rows = list(csv.DictReader((study.folder / "table.csv").open()))
+    rows = list(csv.DictReader((study.folder / "table.csv").read_text().splitlines()))
     (row,) = (r for r in rows if r["arm"] == "POS+MEO" and r["column"] == "short")
     assert float(row["mean"]) == pytest.approx(52.0)
     assert float(row["low"]) == pytest.approx(2 - half, abs=1e-3)
