@@ -1,5 +1,6 @@
 """The named models, and `build_model` that makes or loads one. Conversion of weights lives in convert.py."""
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from transformers import (
 from transformers.models.auto.modeling_auto import MODEL_FOR_BACKBONE_MAPPING
 
 from pos_hf.errors import InputError, first_sentence
+
+logger = logging.getLogger(__name__)
 
 
 def _dinov2_dpt(
@@ -168,17 +171,23 @@ def _from_pretrained(
             source, trust_remote_code=trust_remote_code, return_unused_kwargs=True, **overrides
         )
         config.update(further)  # such as the palette, which no architecture knows
-        model = AutoModelForSemanticSegmentation.from_pretrained(
+        model, report = AutoModelForSemanticSegmentation.from_pretrained(
             source,
             config=config,
             dtype="float32",
             ignore_mismatched_sizes=True,
             trust_remote_code=trust_remote_code,
+            output_loading_info=True,
         )
     except Exception as error:  # a damaged config.json or weights file fails in any of the libraries below
         raise InputError(
             f"{source!r} does not load as a segmentation model: {first_sentence(error)}"
         ) from error
+    if fresh := sorted(name for name, *_ in report["mismatched_keys"]):
+        logger.warning(
+            f"{source!r} was trained for other classes than these {config.num_labels}: its "
+            f"{' and '.join(fresh)} are drawn anew, the rest is kept"
+        )
     expected = getattr(getattr(model.config, "backbone_config", None) or model.config, "num_channels", 3)
     if expected != num_channels:
         raise InputError(

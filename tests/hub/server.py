@@ -34,9 +34,10 @@ class Fault:
 
 @dataclass
 class Repository:
-    """Files of the one branch, and the number of commits."""
+    """Files of the one branch, large files by their sha256, and the commits' messages."""
 
     files: dict[str, bytes] = field(default_factory=dict)
+    objects: dict[str, bytes] = field(default_factory=dict)
     commits: list[str] = field(default_factory=list)
 
     @property
@@ -54,7 +55,6 @@ class Hub:
     def __init__(self, *tokens: str) -> None:
         self.tokens = tokens
         self.repositories: dict[str, Repository] = {}
-        self.objects: dict[str, bytes] = {}
         self.faults: dict[str, list[Fault]] = {}
         self.requests: list[tuple[str, bytes]] = []
         """"METHOD /path" and body of every request, in order."""
@@ -169,7 +169,7 @@ class Handler(BaseHTTPRequestHandler):
         objects = []
         for wanted in json.loads(self.body)["objects"]:
             upload = {"href": f"{self.hub.endpoint}/{name}/lfs/{wanted['oid']}"}
-            missing = wanted["oid"] not in self.hub.objects
+            missing = wanted["oid"] not in self.hub.repositories[name].objects
             objects.append(wanted | ({"actions": {"upload": upload}} if missing else {}))
         self.reply(200, {"transfer": "basic", "objects": objects})
 
@@ -177,7 +177,7 @@ class Handler(BaseHTTPRequestHandler):
         if hashlib.sha256(self.body).hexdigest() != oid:
             self.reply(400, {"error": "the content is not what was announced"})
             return
-        self.hub.objects[oid] = self.body
+        self.hub.repositories[name].objects[oid] = self.body
         self.reply(200, b"")
 
     def commit(self, name: str, revision: str) -> None:
@@ -189,7 +189,7 @@ class Handler(BaseHTTPRequestHandler):
             if operation["key"] == "file":
                 files[value["path"]] = base64.b64decode(value["content"])
             elif operation["key"] == "lfsFile":
-                files[value["path"]] = self.hub.objects[value["oid"]]
+                files[value["path"]] = repository.objects[value["oid"]]
             else:
                 raise NotImplementedError(operation["key"])
         repository.files = files
