@@ -12,6 +12,9 @@ PACK = 2**16
 # One float32 running sum over 25M elements is off by 6e-4. Rows of ROW elements are summed in the gradients'
 # own precision, the rows in float64: off by 5e-9, at the speed of the plain dot product.
 ROW = 2**12
+# `vecdot` writes every product to memory before it sums. On a CPU that costs more than the sums unless few
+# rows at a time stay in the cache; an accelerator wants one large kernel instead.
+CPU_ROWS = 16
 
 
 class Gramian(NamedTuple):
@@ -71,7 +74,7 @@ class Gramian(NamedTuple):
 def gramian(supervised: Sequence[Tensor | None], unsupervised: Sequence[Tensor | None]) -> Gramian:
     """Form the Gramian of two gradient sets over the same parameters, without a host sync.
 
-    Reads 6 N elements from memory for N parameters, 2 N where a tensor stays in the cache. Sharded gradients
+    Reads 2 N elements from memory for N parameters where a tensor fits the cache, else 4 N. Sharded gradients
     (DTensor, FSDP2) contribute their local shards and one all-reduce of three numbers.
 
     Args:
@@ -85,32 +88,44 @@ def gramian(supervised: Sequence[Tensor | None], unsupervised: Sequence[Tensor |
     if not gradients:
         zero = torch.zeros((), dtype=torch.float64)
         return Gramian(zero, zero, zero)
-    both = [(s, u) for s, u in zip(supervised, unsupervised, strict=True) if s is not None and u is not None]
-    local = torch.stack(
-        [
-            _sum_of_squares([s for s in supervised if s is not None], gradients[0]),
-            _sum_of_squares([u for u in unsupervised if u is not None], gradients[0]),
-            _inner_product([s for s, _ in both], [u for _, u in both], gradients[0]),
-        ]
-    )
+    pairs = [*zip(supervised, unsupervised, strict=True)]
+    both = [(s, u) for s, u in pairs if s is not None and u is not None]
+    squares_s, squares_u, products = [], [], []
+    # the three numbers of a tensor one after the other, while it is in the cache
+    for x, y in zip(_flat([s for s, _ in both]), _flat([u for _, u in both]), strict=True):
+        squares_s.append(_sum_of_squares(x))
+        squares_u.append(_sum_of_squares(y))
+        products.append(_inner_product(x, y))
+    squares_s += map(_sum_of_squares, _flat([s for s, u in pairs if s is not None and u is None]))
+    squares_u += map(_sum_of_squares, _flat([u for s, u in pairs if u is not None and s is None]))
+    local = torch.stack([_total(numbers, gradients[0]) for numbers in (squares_s, squares_u, products)])
     return Gramian(*_sum_over_shards(local, gradients[0]).unbind())
 
 
-def _sum_of_squares(gradients: list[Tensor], like: Tensor) -> Tensor:
-    return _inner_product(gradients, gradients, like)
+def _sum_of_squares(x: Tensor) -> Tensor:
+    rows, rest = _rows(x)
+    return torch.linalg.vector_norm(rows, dim=1).double().square().sum() + torch.dot(rest, rest).double()
 
 
-def _inner_product(left: list[Tensor], right: list[Tensor], like: Tensor) -> Tensor:
-    dots = []
-    for x, y in zip(_flat(left), _flat(right), strict=True):
-        rows = x.numel() // ROW
-        dots.append(torch.dot(x[rows * ROW :], y[rows * ROW :]).double())
-        if rows:
-            row_dots = torch.linalg.vecdot(x[: rows * ROW].view(rows, ROW), y[: rows * ROW].view(rows, ROW))
-            dots.append(row_dots.sum(dtype=torch.float64))
-    if not dots:
-        return torch.zeros((), dtype=torch.float64, device=like.device)
-    return torch.stack(dots).sum()
+def _inner_product(x: Tensor, y: Tensor) -> Tensor:
+    (rows_x, rest_x), (rows_y, rest_y) = _rows(x), _rows(y)
+    at_once = CPU_ROWS if x.device.type == "cpu" else max(1, len(rows_x))
+    dots = [
+        torch.linalg.vecdot(some_x, some_y)
+        for some_x, some_y in zip(rows_x.split(at_once), rows_y.split(at_once), strict=True)
+    ]
+    return torch.cat(dots).sum(dtype=torch.float64) + torch.dot(rest_x, rest_y).double()
+
+
+def _rows(x: Tensor) -> tuple[Tensor, Tensor]:
+    """A vector as full rows [n, ROW] and what is left."""
+    end = len(x) // ROW * ROW
+    return x[:end].view(-1, ROW), x[end:]
+
+
+def _total(numbers: list[Tensor], like: Tensor) -> Tensor:
+    zero = torch.zeros((), dtype=torch.float64, device=like.device)
+    return torch.stack([zero, *numbers]).sum()
 
 
 def _flat(gradients: list[Tensor]) -> Iterator[Tensor]:
