@@ -8,7 +8,7 @@ import reprlib
 import types
 from collections.abc import Callable, Mapping
 from enum import Enum
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from pos_hf.errors import InputError, nearest
 
@@ -37,9 +37,11 @@ def check_group(group: Any, intervals: Intervals) -> None:
         InputError: names the first field whose value does not fit.
     """
     hints = get_type_hints(type(group))
-    values = {field.name: getattr(group, field.name) for field in dataclasses.fields(group) if field.init}
-    for name, value in values.items():
-        check_type(name, value, hints[name])
+    fields = [field for field in dataclasses.fields(group) if field.init]
+    values = {field.name: getattr(group, field.name) for field in fields}
+    for field in fields:
+        if values[field.name] is not field.metadata.get("const", values):  # what a bare `--name` stands for
+            check_type(field.name, values[field.name], hints[field.name])
     check_intervals(values, intervals)
 
 
@@ -112,7 +114,7 @@ def _alternatives(hint: Any) -> tuple[Any, ...]:
 
 
 def _fits(value: Any, hint: Any) -> bool:
-    if isinstance(hint, TypeVar) or hint is Any:
+    if hint in (Any, inspect.Parameter.empty):
         return True
     origin, parts = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
