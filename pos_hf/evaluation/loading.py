@@ -15,7 +15,7 @@ from pos_hf.errors import InputError, first_sentence
 
 
 def load_for_inference(
-    name_or_path: str, device: torch.device | str, trust_remote_code: bool = False
+    name_or_path: str, device: torch.device | str, trust_remote_code: bool = False, subfolder: str = ""
 ) -> tuple[PreTrainedModel, BaseImageProcessor]:
     """Load a segmentation model in eval mode and the image processor saved beside it.
 
@@ -23,19 +23,23 @@ def load_for_inference(
         name_or_path: A folder written by training, or the id of a Hub repository.
         device: Where the model goes.
         trust_remote_code: Run the model code that the folder or repository brings along.
+        subfolder: Where in it the model lies, for example `student`.
 
     Raises:
         InputError: There is no such model, or it brings code that is not trusted.
     """
-    if Path(name_or_path).is_dir() and not (Path(name_or_path) / "config.json").exists():
+    if Path(name_or_path).is_dir() and not (Path(name_or_path) / subfolder / "config.json").exists():
         raise InputError(
             f"'{name_or_path}' holds no config.json: give the output folder of a finished training run."
         )
     try:
         model, report = AutoModelForSemanticSegmentation.from_pretrained(
-            name_or_path, trust_remote_code=trust_remote_code, output_loading_info=True
+            name_or_path,
+            subfolder=subfolder,
+            trust_remote_code=trust_remote_code,
+            output_loading_info=True,
         )
-        image_processor = AutoImageProcessor.from_pretrained(name_or_path)
+        image_processor = AutoImageProcessor.from_pretrained(name_or_path, subfolder=subfolder)
     except OSError as error:
         raise InputError(
             f"'{name_or_path}' is neither a local model folder nor a Hub repository that can be reached "

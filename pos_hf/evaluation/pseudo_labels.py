@@ -1,6 +1,7 @@
 """Are the pseudo-labels that a rule keeps right? Measured on labeled images that training has not seen. How
 pseudo-labels are made in training is in `pos_hf.methods`."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,7 +14,7 @@ from pos_hf.methods import Method, PseudoLabelMethod
 logger = get_logger(__name__)
 
 PRECISION_SHARE = 0.9
-"""Alarm below this share of the best precision so far."""
+"""Alarm below this share of the best comparable precision so far."""
 COVERAGE_SHARE = 0.5
 """Alarm below this share of the largest coverage so far."""
 
@@ -103,6 +104,9 @@ def logged_quality(
 def collapse_alarm(precisions: Sequence[float], coverages: Sequence[float]) -> str | None:
     """Say when pseudo-labels have become worse, as in training that confirms its own mistakes.
 
+    Precision falls in good training too, as more pixels are kept than the few easiest ones; so it is compared
+    with evaluations that kept at least `COVERAGE_SHARE` as many.
+
     Args:
         precisions: Precision at each evaluation so far, the latest last; NaN where nothing was kept.
         coverages: Coverage at the same evaluations.
@@ -110,7 +114,12 @@ def collapse_alarm(precisions: Sequence[float], coverages: Sequence[float]) -> s
     Returns:
         A sentence for the log, or None.
     """
-    best = max((value for value in precisions if value == value), default=0.0)
+    comparable = (
+        precision
+        for precision, coverage in zip(precisions, coverages, strict=True)
+        if coverage >= COVERAGE_SHARE * coverages[-1] and not math.isnan(precision)
+    )
+    best = max(comparable, default=0.0)
     if precisions and precisions[-1] < PRECISION_SHARE * best:
         return (
             f"Pseudo-labels may be collapsing: {100 * precisions[-1]:.0f} % of the kept pixels are right, "

@@ -13,7 +13,9 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap, to_rgb
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatter
 
 from pos_hf.reporting.history import Run
 
@@ -27,6 +29,8 @@ VARIABLES = {colour: f"var(--run-{i})" for i, colour in enumerate(RUN_COLOURS, 1
 }
 SIZE_INCHES = (4.4, 2.7)
 MAX_POINTS = 800
+MAX_CLASSES, MAX_COLUMNS = 16, 24
+"""Of a heatmap."""
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",  # text stays text, in the page's font
     "font.size": 9.5,
@@ -79,6 +83,8 @@ def curves(
         ]
         if logarithmic:
             axes.set_yscale("log")
+            axes.yaxis.set_major_formatter(LogFormatter())
+            axes.yaxis.set_minor_formatter(LogFormatter())
         if unit_interval:
             axes.set_ylim(-0.02, 1.02)
         if reference is not None:
@@ -163,6 +169,51 @@ def unsupervised_share(runs: Sequence[Run]) -> str | None:
         return any(drawn)
 
     return _to_svg(draw, "share")
+
+
+def class_heatmap(run: Run, colour: str, prefix: str) -> str | None:
+    """A share of each class at each evaluation, the darker the larger, with the last values as numbers.
+
+    Args:
+        run: The run.
+        colour: Its colour.
+        prefix: Logged keys are this and the class's name; of many classes those with the lowest last value
+            are drawn.
+
+    Returns:
+        SVG, or None when the run logged no such value.
+    """
+    names = dict.fromkeys(
+        key.removeprefix(prefix) for entry in run.log for key in entry if key.startswith(prefix)
+    )
+    series = {name: run.series(prefix + name) for name in names}
+    series = {name: points for name, points in series.items() if len(points[0])}
+    steps = np.unique([step for points in series.values() for step in points[0]])
+    lowest = sorted(series, key=lambda name: series[name][1][-1])[:MAX_CLASSES]
+    shown = [name for name in series if name in lowest]
+
+    def draw(axes: Axes) -> bool:
+        if not shown:
+            return False
+        values = np.full((len(shown), len(steps)), np.nan)
+        for i, name in enumerate(shown):
+            values[i, np.searchsorted(steps, series[name][0])] = series[name][1]
+        columns = np.unique(np.linspace(0, len(steps) - 1, MAX_COLUMNS).round().astype(int))
+        fades = LinearSegmentedColormap.from_list("fades", [(*to_rgb(colour), 0), (*to_rgb(colour), 0.55)])
+        axes.pcolormesh(values[:, columns], cmap=fades, vmin=0, vmax=1)
+        axes.invert_yaxis()
+        for i, value in enumerate(values[:, -1]):
+            if np.isfinite(value):
+                axes.text(len(columns) - 0.12, i + 0.5, f"{100 * value:.0f}", ha="right", va="center")
+        axes.set_yticks(np.arange(len(shown)) + 0.5, shown)
+        ticks = np.unique(np.linspace(0, len(columns) - 1, 4).round().astype(int))
+        axes.set_xticks(ticks + 0.5, [f"{steps[columns[i]]:.0f}" for i in ticks])
+        axes.tick_params(length=0)
+        axes.grid(visible=False)
+        axes.set_xlabel("step")
+        return True
+
+    return _to_svg(draw, f"{prefix}-{run.name}")
 
 
 def landscape_lines(runs: Sequence[Run], key: str) -> str | None:

@@ -66,6 +66,12 @@ class Run:
         }
 
     @property
+    def alarms(self) -> list[int]:
+        """Steps of the evaluations at which the pseudo-labels had become worse."""
+        steps, alarms = self.series("eval_pseudo_label_alarm")
+        return steps[alarms > 0].astype(int).tolist()
+
+    @property
     def pseudo_labels(self) -> dict[int, Path]:
         """Picture of the pseudo-labels at each evaluation by its step; none of an overwritten run."""
         steps = self.series("eval_pseudo_label_coverage")[0].astype(int).tolist()

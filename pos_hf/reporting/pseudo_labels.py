@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 NUM_IMAGES = 3
 TILE_WIDTH = 128
 """Pixels."""
-GAP = 4
+GAP, GAP_COLOUR = 4, (150, 150, 150)
 DROPPED = (225, 120)
 """Grey levels of the stripes where no pseudo-label is kept."""
 
@@ -85,7 +85,7 @@ def pseudo_label_picture(
         labels.paste(_stripes(height), mask=is_dropped)
         lines.append([image, truth, labels, Image.fromarray(confidence).resize((TILE_WIDTH, height))])
     heights = [line[0].height + GAP for line in lines]
-    canvas = Image.new("RGB", (4 * (TILE_WIDTH + GAP), sum(heights)), "white")
+    canvas = Image.new("RGB", (4 * (TILE_WIDTH + GAP), sum(heights)), GAP_COLOUR)
     for i, line in enumerate(lines):
         for j, tile in enumerate(line):
             canvas.paste(tile, (j * (TILE_WIDTH + GAP), sum(heights[:i])))

@@ -1,21 +1,20 @@
 """One self-contained HTML page about one or several runs: what it shows, and nothing it cannot show. Drawing
-is in `figures`, arithmetic in `intervals`, the page's markup and style in templates/report.html.j2."""
+is in `figures`, pictures in `gallery`, arithmetic in `intervals`, markup and style in
+templates/report.html.j2."""
 
-import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
-from PIL import Image
 
 from pos_hf.errors import InputError
 from pos_hf.reporting.figures import (
     RUN_COLOURS,
+    class_heatmap,
     cosine,
     curves,
     landscape_contours,
@@ -23,21 +22,16 @@ from pos_hf.reporting.figures import (
     norm_distributions,
     unsupervised_share,
 )
+from pos_hf.reporting.gallery import examples, legend, pseudo_label_strip, worst
 from pos_hf.reporting.history import Run, read_runs
 from pos_hf.reporting.intervals import (
     Interval,
     class_iou_intervals,
-    mean_iou,
     mean_iou_interval,
     paired_difference,
 )
-from pos_hf.reporting.pictures import IGNORED, overlay, picture_colours
 
 SIGNATURE = '<meta name="generator" content="pos-hf report">'
-EXAMPLES = 6
-PICTURE_SIDE = 360
-"""Longest side of an embedded picture in pixels."""
-FIRST_RIGHT, SECOND_RIGHT, BOTH_WRONG = (0x2F, 0x6F, 0xAB), (0xC8, 0x61, 0x1A), (0x55, 0x58, 0x5E)
 PRIVATE_SETTINGS = ("token", "_dir", "path", "run_name", "hub_")
 
 
@@ -48,14 +42,6 @@ class Figure:
     title: str
     svg: str
     caption: str
-
-
-@dataclass(frozen=True)
-class Example:
-    """One test image: pictures in order, each with its title, as data URIs."""
-
-    name: str
-    pictures: list[tuple[str, str]]
 
 
 def write_report(folders: list[Path], out: Path) -> None:
@@ -90,9 +76,12 @@ def write_report(folders: list[Path], out: Path) -> None:
         landscape=landscape_figures(runs),
         sharpness=[{"name": run.name, **run.landscape[-1]} if run.landscape else None for run in runs],
         classes=_class_table(runs),
-        examples=_examples(runs),
-        legend=_legend(runs),
-        worst=_worst_images(runs),
+        examples=examples(runs),
+        legend=legend(runs),
+        worst=worst(runs),
+        pseudo_labels=pseudo_label_figures(runs),
+        alarms=[run.alarms for run in runs],
+        strips=[pseudo_label_strip(run) for run in runs],
         differing=_differing_settings(runs),
     )
     out.write_text(page)
@@ -113,16 +102,6 @@ def training_figures(runs: Sequence[Run]) -> list[Figure]:
             "Solid: the exported model (the teacher where there is one); dashed: the student beside it.",
         ),
         (
-            "Kept pixels",
-            curves(runs, "kept_share", unit_interval=True),
-            "Share of unlabeled pixels whose pseudo-label is confident enough to count.",
-        ),
-        (
-            "Pseudo-labels on held-out labels",
-            curves(runs, "eval_pseudo_label_precision", "eval_pseudo_label_coverage", unit_interval=True),
-            "Solid: share of the kept pixels that are right; dashed: share of the pixels that are kept.",
-        ),
-        (
             "Gradient norms",
             curves(runs, "supervised_norm", "unsupervised_norm", logarithmic=True),
             "Solid: supervised; dashed: unsupervised. Logarithmic.",
@@ -139,6 +118,28 @@ def training_figures(runs: Sequence[Run]) -> list[Figure]:
         ),
     ]
     return [Figure(title, svg, caption) for title, svg, caption in candidates if svg]
+
+
+def pseudo_label_figures(runs: Sequence[Run]) -> list[Figure]:
+    """How many pseudo-labels count in training, and how good they are on held-out labels, also by class."""
+    figures = []
+    kept = curves(runs, "kept_share", unit_interval=True)
+    if kept:
+        caption = "Share of unlabeled pixels whose pseudo-label is confident enough to count."
+        figures.append(Figure("Kept pixels", kept, caption))
+    quality = curves(runs, "eval_pseudo_label_precision", "eval_pseudo_label_coverage", unit_interval=True)
+    if quality:
+        caption = "Solid: share of the kept pixels that are right; dashed: share of the pixels that are kept."
+        figures.append(Figure("Pseudo-labels on held-out labels", quality, caption))
+    for run, colour in zip(runs, RUN_COLOURS, strict=False):
+        for key, caption in (
+            ("precision", "Of the pixels kept as a class, the share in % that is it, at each evaluation."),
+            ("coverage", "Of the pixels of a class, the share in % that is kept as anything."),
+        ):
+            svg = class_heatmap(run, colour, f"eval_pseudo_label_{key}_")
+            if svg:
+                figures.append(Figure(f"{key.capitalize()} by class · {run.name}", svg, caption))
+    return figures
 
 
 def conflict_figures(runs: Sequence[Run]) -> list[Figure]:
@@ -235,75 +236,6 @@ def _class_table(runs: Sequence[Run]) -> list[dict[str, Any]]:
         else:
             columns.append([Interval(run.class_iou.get(name, np.nan), np.nan, np.nan) for name in names])
     return [{"name": name, "cells": [column[i] for column in columns]} for i, name in enumerate(names)]
-
-
-def _worst_images(runs: Sequence[Run]) -> list[dict[str, Any]]:
-    """The five images of lowest own mIoU under the last run, with every run's value."""
-    last = runs[-1]
-    if last.image_areas is None:
-        return []
-    values = [
-        dict(zip(run.image_ids, mean_iou(run.image_areas), strict=True))
-        if run.image_areas is not None
-        else {}
-        for run in runs
-    ]
-    own = values[-1]
-    worst = sorted((image for image in own if not np.isnan(own[image])), key=lambda image: own[image])
-    return [{"name": image, "cells": [column.get(image) for column in values]} for image in worst[:5]]
-
-
-def _examples(runs: Sequence[Run]) -> list[Example]:
-    shared = [name for name in runs[0].examples if all(name in run.examples for run in runs)]
-    return [_example(name, runs) for name in shared[:EXAMPLES]]
-
-
-def _example(name: str, runs: Sequence[Run]) -> Example:
-    first = runs[0].examples[name]
-    image = Image.open(first / "image.jpg").convert("RGB")
-    truth = Image.open(first / "truth.png")
-    predictions = [Image.open(run.examples[name] / "prediction.png") for run in runs]
-    pictures = [("image", image), ("ground truth", _overlay(image, truth))]
-    pictures += [(run.name, _overlay(image, mask)) for run, mask in zip(runs, predictions, strict=True)]
-    if len(runs) == 2:
-        pictures.append(
-            ("who is right", _who_is_right(image, *(np.asarray(mask) for mask in (truth, *predictions))))
-        )
-    return Example(name, [(title, _data_uri(picture)) for title, picture in pictures])
-
-
-def _overlay(image: Image.Image, mask: Image.Image) -> Image.Image:
-    return overlay(image, np.asarray(mask), picture_colours(mask))
-
-
-def _who_is_right(
-    image: Image.Image, truth: np.ndarray, first: np.ndarray, second: np.ndarray
-) -> Image.Image:
-    """A pale image with each pixel where the two differ in the colour of the run that is right."""
-    canvas = np.asarray(image.convert("L").convert("RGB")) // 3 + 165
-    differ = (first != second) & (truth != IGNORED)
-    canvas[differ] = BOTH_WRONG
-    canvas[differ & (first == truth)] = FIRST_RIGHT
-    canvas[differ & (second == truth)] = SECOND_RIGHT
-    return Image.fromarray(canvas.astype(np.uint8))
-
-
-def _legend(runs: Sequence[Run]) -> list[tuple[str, str]]:
-    """Class name and CSS colour, read from the palette of the example pictures."""
-    names = list(runs[0].class_iou)
-    for folder in runs[0].examples.values():
-        colours = picture_colours(Image.open(folder / "truth.png"))
-        return [(name, "#{:02x}{:02x}{:02x}".format(*colours[i])) for i, name in enumerate(names)]
-    return []
-
-
-def _data_uri(picture: Image.Image) -> str:
-    scale = PICTURE_SIDE / max(picture.size)
-    size = (round(picture.width * scale), round(picture.height * scale))
-    resample = Image.Resampling.NEAREST if scale > 1 else Image.Resampling.LANCZOS
-    file = BytesIO()
-    picture.resize(size, resample).save(file, "JPEG", quality=84)
-    return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
 
 
 def _differing_settings(runs: Sequence[Run]) -> list[dict[str, Any]]:

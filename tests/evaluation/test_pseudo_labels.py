@@ -41,6 +41,9 @@ def test_the_alarm_is_silent_while_training_goes_well() -> None:
     assert collapse_alarm([], []) is None
     assert collapse_alarm([0.7, 0.8, 0.9, 0.88], [0.1, 0.4, 0.5, 0.45]) is None
     assert collapse_alarm([math.nan, 0.9], [0.0, 0.2]) is None
+    assert (
+        collapse_alarm([1.0, 0.96, 0.85, 0.8], [0.01, 0.2, 0.45, 0.6]) is None
+    )  # at first the easiest pixels
 
 
 def test_the_alarm_names_a_fall_of_precision_or_coverage() -> None:

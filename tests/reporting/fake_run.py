@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from pos_hf.reporting import write_examples
+from pos_hf.reporting import worst_images, write_examples
 
 NAMES = ["background", "disc", "square", "ring", "cross"]
 PALETTE = [[40, 44, 52], [224, 108, 117], [97, 175, 239], [152, 195, 121], [229, 192, 123]]
@@ -44,15 +44,13 @@ def fake_log(random: np.random.Generator, steps: int, *, unlabeled: bool) -> lis
             }
         log.append(entry)
         if step % 50 == 0:
-            log.append(
-                {
-                    "step": step,
-                    "eval_mean_iou": 0.55 * done**0.5,
-                    "eval_student_mean_iou": 0.5 * done**0.5,
-                    "eval_pseudo_label_precision": 0.9,
-                    "eval_pseudo_label_coverage": 0.6 * done,
-                }
-            )
+            scores = {"eval_mean_iou": 0.55 * done**0.5, "eval_student_mean_iou": 0.5 * done**0.5}
+            if unlabeled:
+                for key, value in (("precision", 0.9), ("coverage", 0.6 * done)):
+                    scores[f"eval_pseudo_label_{key}"] = value
+                    scores |= {f"eval_pseudo_label_{key}_{name}": value for name in NAMES}
+                scores["eval_pseudo_label_alarm"] = float(step == 150)
+            log.append({"step": step, **scores})
     return log
 
 
@@ -91,9 +89,26 @@ def fake_run(folder: Path, seed: int = 0, *, steps: int = 300, unlabeled: bool =
         "training": {"max_steps": steps, "hub_token": "hf_secret", "output_dir": "/somewhere/private"},
     }
     (folder / "run.json").write_text(json.dumps(settings))
+    rows, predictions = fake_scenes(random)
+    write_examples(folder / "examples", rows[:6], predictions[:6], NAMES, PALETTE)
+    worst = worst_images(areas)
+    write_examples(
+        folder / "worst", [rows[i] for i in worst], [predictions[i] for i in worst], NAMES, PALETTE
+    )
+    if unlabeled:
+        (folder / "pseudo_labels").mkdir()
+        for step in range(50, steps + 51, 50):  # one more than the log: of an overwritten, longer run
+            Image.new("RGB", (528, 396), (step % 256, 90, 90)).save(
+                folder / "pseudo_labels" / f"step-{step:06d}.png"
+            )
+    return folder
+
+
+def fake_scenes(random: np.random.Generator) -> tuple[list[dict], list[np.ndarray]]:
+    """Rows of squares, the same for every run, and predictions that are shifted by chance."""
     rows, predictions = [], []
     scene = np.random.default_rng(7)
-    for i in range(6):
+    for i in range(IMAGES):
         truth = np.zeros((96, 96), np.uint8)
         for k in range(1, 5):
             y, x, r = scene.integers(15, 80, 3) // [1, 1, 4]
@@ -102,5 +117,4 @@ def fake_run(folder: Path, seed: int = 0, *, steps: int = 300, unlabeled: bool =
         image = Image.fromarray((np.array(PALETTE, np.uint8)[truth] * 0.6 + 50).astype(np.uint8))
         rows.append({"id": f"shape_{i}", "image": image, "mask": Image.fromarray(truth)})
         predictions.append(np.roll(truth, shift, 1))
-    write_examples(folder / "examples", rows, predictions, NAMES, PALETTE)
-    return folder
+    return rows, predictions

@@ -150,7 +150,7 @@ def test_other_settings_or_a_grid_without_the_trained_weights_are_refused(model,
 
 @pytest.mark.parametrize("dimensions", [1, 2])
 def test_the_report_draws_the_landscape(model, batches, make_run, tmp_path, dimensions) -> None:
-    run = make_run("run")
+    run = make_run("run", unlabeled=False)
     write_landscape(model, batches, batches, run / "landscape.jsonl", points=5, dimensions=dimensions)
     write_report([run], tmp_path / "report.html")
     page = (tmp_path / "report.html").read_text()

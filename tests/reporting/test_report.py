@@ -5,7 +5,9 @@ import shutil
 import subprocess
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from pos_hf.cli import report as command
 from pos_hf.errors import InputError
@@ -13,17 +15,22 @@ from pos_hf.reporting import write_report
 
 from .fake_run import fake_run
 
-CURVES = [
+FIGURES = [
     "Supervised loss",
     "Unsupervised loss",
     "mIoU during training",
-    "Kept pixels",
-    "Pseudo-labels on held-out labels",
     "Gradient norms",
     "Weights of the update",
     "MEO gain",
+    "Kept pixels",
+    "Pseudo-labels on held-out labels",
+    "Precision by class",
+    "Coverage by class",
+    "Fig. 1a",
+    "Fig. 1b/c",
+    "Fig. 3a",
+    "Fig. 3b",
 ]
-PAPER = ["Fig. 1a", "Fig. 1b/c", "Fig. 3a", "Fig. 3b"]
 
 
 @pytest.fixture(scope="module")
@@ -35,9 +42,20 @@ def page(tmp_path_factory) -> str:
 
 
 def test_every_figure_is_on_the_page(page) -> None:
-    titles = re.findall(r"<h3>(.*?)</h3>", page)
-    assert titles[: len(CURVES)] == CURVES
-    assert [title.split(" · ")[0] for title in titles[len(CURVES) :]] == PAPER
+    titles = re.findall(r"<figure><h3>(.*?)</h3>", page)
+    assert [title.split(" · ")[0] for title in titles] == FIGURES
+    assert len(re.findall(r"<figure><h3>[^<]*</h3><svg", page)) == len(FIGURES)
+
+
+def test_pictures_of_predictions_mistakes_and_pseudo_labels_are_on_the_page(page) -> None:
+    captions = re.findall(r'<img src="data:image/jpeg;base64,[^"]+" alt="([^"]*)">', page)
+    assert captions.count("shape_0: who is right") == 1
+    assert sum(caption.endswith("wrong pixels") for caption in captions) == 4 + 4
+    assert captions.count("image · truth") == 1
+    assert [caption for caption in captions if caption.startswith("step")] == [
+        f"step {step}" for step in range(50, 301, 50)
+    ]
+    assert "had become worse at step 150." in page
 
 
 def test_the_page_needs_nothing_from_outside(page) -> None:
@@ -86,12 +104,14 @@ def test_the_difference_comes_with_its_interval_and_its_limits(page) -> None:
 
 
 def test_a_difference_that_the_images_cannot_tell_is_said_to_be_none(make_run, tmp_path) -> None:
-    write_report([make_run("a", 1), make_run("b", 2)], tmp_path / "report.html")
+    write_report(
+        [make_run(name, i, unlabeled=False) for i, name in enumerate("ab")], tmp_path / "report.html"
+    )
     assert "do not tell the two models apart" in (tmp_path / "report.html").read_text()
 
 
 def test_runs_on_other_images_get_no_interval(make_run, tmp_path) -> None:
-    first, second = make_run("a"), make_run("b")
+    first, second = make_run("a", unlabeled=False), make_run("b", unlabeled=False)
     (second / "per_image.npz").unlink()
     write_report([first, second], tmp_path / "report.html")
     assert "their difference has no interval" in (tmp_path / "report.html").read_text()
@@ -104,7 +124,7 @@ def test_settings_that_differ_are_shown_and_nothing_private(page) -> None:
 
 
 def test_of_a_private_folder_only_the_name_is_shown(make_run, tmp_path) -> None:
-    run = make_run("run")
+    run = make_run("run", unlabeled=False)
     (run / "run.json").write_text('{"dataset": "/home/someone/secret/leaves"}')
     write_report([run], tmp_path / "report.html")
     page = (tmp_path / "report.html").read_text()
@@ -112,7 +132,7 @@ def test_of_a_private_folder_only_the_name_is_shown(make_run, tmp_path) -> None:
 
 
 def test_a_class_of_iou_zero_is_not_an_absent_class(make_run, tmp_path) -> None:
-    run = make_run("run")
+    run = make_run("run", unlabeled=False)
     (run / "per_image.npz").unlink()
     (run / "metrics.json").write_text('{"mean_iou": 0.5, "per_category_iou": {"disc": 0.0, "ring": null}}')
     write_report([run], tmp_path / "report.html")
@@ -132,7 +152,7 @@ def test_a_log_alone_makes_a_page(make_run, tmp_path) -> None:
 
 
 def test_an_earlier_report_is_replaced_and_any_other_file_kept(make_run, tmp_path) -> None:
-    run, out = make_run("run"), tmp_path / "page.html"
+    run, out = make_run("run", unlabeled=False), tmp_path / "page.html"
     command.main([str(run), "--out", str(out)])
     command.main([str(run), "--out", str(out)])
     out.write_text("<p>mine</p>")
@@ -142,7 +162,7 @@ def test_an_earlier_report_is_replaced_and_any_other_file_kept(make_run, tmp_pat
 
 
 def test_names_from_the_data_cannot_inject_markup(make_run, tmp_path) -> None:
-    run = make_run("run")
+    run = make_run("run", unlabeled=False)
     metrics = (run / "metrics.json").read_text().replace("cross", "<script>alert(1)</script>")
     (run / "metrics.json").write_text(metrics)
     write_report([run], tmp_path / "report.html")
@@ -150,25 +170,32 @@ def test_names_from_the_data_cannot_inject_markup(make_run, tmp_path) -> None:
 
 
 @pytest.mark.skipif(not shutil.which("chromium"), reason="chromium is not installed")
-@pytest.mark.parametrize("width", [390, 1200])
-def test_a_browser_shows_the_page_without_a_complaint(page, tmp_path, width) -> None:
+@pytest.mark.parametrize(("width", "is_dark"), [(390, False), (1200, True)])
+def test_a_browser_shows_the_page_without_a_complaint(page, tmp_path, width, is_dark) -> None:
     picture = tmp_path / "page.png"
     flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
     flags += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
     flags += ["--enable-logging=stderr", f"--user-data-dir={tmp_path / 'profile'}"]
-    flags += [f"--window-size={width},2000", f"--screenshot={picture}"]
-    (tmp_path / "report.html").write_text(
-        page.replace(
-            "</body>", "<script>console.log('width', document.documentElement.scrollWidth)</script></body>"
-        )
+    flags += [f"--window-size={max(width, 500)},2000", f"--screenshot={picture}"]
+    flags += ["--force-dark-mode"] * is_dark
+    script = (
+        "const root = document.documentElement;"
+        "console.log('width', innerWidth, 'overflow', root.scrollWidth - root.clientWidth)"
     )
+    (tmp_path / "report.html").write_text(page.replace("</body>", f"<script>{script}</script></body>"))
+    # a window is never narrower than 500 pixels, a frame is
+    frame = (
+        f'<body style="margin:0"><iframe src="report.html" style="border:0;width:{width}px;height:2000px">'
+    )
+    (tmp_path / "window.html").write_text(frame)
     done = subprocess.run(
-        ["chromium", *flags, (tmp_path / "report.html").as_uri()],
+        ["chromium", *flags, (tmp_path / "window.html").as_uri()],
         capture_output=True,
         text=True,
         timeout=60,
     )
     console = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
     assert len(console) == 1, console
-    assert int(re.findall(r"width (\d+)", console[0])[0]) <= max(width, 500)
-    assert picture.stat().st_size > 20_000
+    assert f"width {width} overflow 0" in console[0]
+    colours = np.asarray(Image.open(picture).convert("L").crop((0, 0, width, 2000)))
+    assert (np.median(colours) < 128) == is_dark and colours.std() > 20
