@@ -47,7 +47,9 @@ def main(argv: list[str]) -> int:
     from pos_hf.reporting import WORST, worst_images, write_examples
 
     accelerator = Accelerator()
-    model, image_processor = load_for_inference(args.model, accelerator.device, args.trust_remote_code)
+    model, image_processor = load_for_inference(
+        args.model, accelerator.device, args.trust_remote_code, args.subfolder
+    )
     data, role = load_rows(args.data, args.role, label_names(model))
     inference, rows = inference_from(args), data.masked_roles[role]
     evaluation = evaluate_images(
@@ -109,6 +111,7 @@ def add_remote_code_argument(parser: argparse.ArgumentParser) -> None:
 
 def add_inference_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments that `inference_from` reads; `pos-hf predict` has the same."""
+    parser.add_argument("--subfolder", default="", help="where in it the model lies, for example student")
     group = parser.add_argument_group("inference")
     group.add_argument(
         "--multiple", type=int, help="resize sides to this multiple (default: the patch; 1: never)"

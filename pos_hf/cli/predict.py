@@ -37,7 +37,9 @@ def main(argv: list[str]) -> int:
 
     sources = find_images(args.images)
     targets = plan_outputs(sources, args.images, args.out)
-    model, image_processor = load_for_inference(args.model, PartialState().device, args.trust_remote_code)
+    model, image_processor = load_for_inference(
+        args.model, PartialState().device, args.trust_remote_code, args.subfolder
+    )
     names = list(label_names(model).values())
     palette = palette_of(model.config, names)
     inference = inference_from(args)

@@ -1,9 +1,9 @@
 """`pos-hf push RUN --repo USER/NAME`: shows what of a run the Hub would get, and with --yes uploads it."""
 
-import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pos_hf.cli.parsing import CommandParser
 from pos_hf.errors import InputError
 
 if TYPE_CHECKING:
@@ -43,9 +43,9 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> CommandParser:
     """The command's arguments."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="pos-hf push",
         description="Show which files of a run would be uploaded to the Hub; with --yes, upload them.",
     )

@@ -125,7 +125,7 @@ def evaluation_results(run: Run, facts: Mapping[str, Any]) -> str | None:
     Returns:
         YAML; None for a run without scores, or whose data is no Hub dataset, which such a file must name.
     """
-    if not run.metrics or facts["hub_dataset"] is None:
+    if not run.metrics or facts.get("hub_dataset") is None:
         return None
     role, split = run.metrics["protocol"]["role"], facts["split_hash"]
     entry = EvalResultEntry(
@@ -142,8 +142,8 @@ def _metadata(run: Run, facts: Mapping[str, Any], repository: str, license: str 
     results = [
         EvalResult(
             task_type="image-segmentation",
-            dataset_type=facts["hub_dataset"] or facts["dataset"],
-            dataset_name=facts["dataset"],
+            dataset_type=facts.get("hub_dataset") or run.metrics["protocol"]["dataset"],
+            dataset_name=run.metrics["protocol"]["dataset"],
             dataset_split=run.metrics["protocol"]["role"],
             metric_type=key,
             metric_value=run.metrics[key],
@@ -153,7 +153,7 @@ def _metadata(run: Run, facts: Mapping[str, Any], repository: str, license: str 
     ]
     return ModelCardData(
         base_model=facts.get("base_model"),
-        datasets=facts.get("hub_dataset"),
+        datasets=[facts["hub_dataset"]] if facts.get("hub_dataset") else None,
         license=license,
         library_name="transformers",
         pipeline_tag="image-segmentation",

@@ -126,6 +126,8 @@ def session(folder: Path, faults: list[str]) -> dict[str, Any]:
     results["evaluate"] = command("evaluate", "me/shapes", "shapes", "--out", folder / "evaluated")
     picture = next((run / "examples").rglob("image.jpg"))
     results["predict"] = command("predict", "me/shapes", picture, "--out", folder / "predicted")
+    student = command("predict", "me/shapes", picture, "--out", folder / "student", "--subfolder", "student")
+    results["predict_with_the_student"] = student
     results["python"] = push_from_python(folder)
     results["fine_tune"] = fine_tune(io.StringIO())
     return results

@@ -1,24 +1,37 @@
 """The card of a run: valid metadata, the run's own numbers, and lines of use that run."""
 
+import json
 import re
 
 import pytest
-import torch
-from huggingface_hub import ModelCard
+import yaml
+from huggingface_hub import ModelCard, parse_eval_result_entries
 from PIL import Image
-from transformers import SegformerConfig, SegformerForSemanticSegmentation, SegformerImageProcessor
 
-from pos_hf.hub import citations, write_model_card
+from pos_hf.errors import InputError
+from pos_hf.hub import citations, evaluation_results, model_card, run_facts, write_model_card
+from pos_hf.reporting.history import read_runs
 from tests.reporting.fake_run import NAMES
 
 
-def test_the_metadata_says_task_and_results(make_run) -> None:
-    card = ModelCard.load(write_model_card(make_run("run"), repository="me/shapes-pos", license="apache-2.0"))
+def test_the_metadata_says_task_origin_and_results(make_run) -> None:
+    (run,) = read_runs([make_run("run", hub_dataset="someone/shapes", base_model="someone/backbone")])
+    card = ModelCard(model_card(run, run_facts(run), "me/shapes-pos", "apache-2.0"))
     assert card.data.pipeline_tag == "image-segmentation" and card.data.license == "apache-2.0"
+    assert card.data.base_model == "someone/backbone" and card.data.datasets == ["someone/shapes"]
     results = {result.metric_type: result for result in card.data.eval_results}
     assert results["mean_iou"].dataset_split == "test"
     assert f"{100 * results['mean_iou'].metric_value:.1f}" in card.text
     assert card.data.model_name == "shapes-pos"
+
+
+def test_the_newer_result_file_names_the_hubs_dataset(make_run) -> None:
+    (run,) = read_runs([make_run("run", hub_dataset="someone/shapes")])
+    (entry,) = parse_eval_result_entries(yaml.safe_load(evaluation_results(run, run_facts(run))))
+    assert entry.dataset_id == "someone/shapes"
+    assert entry.value == round(100 * run.metrics["mean_iou"], 2)
+    (local,) = read_runs([make_run("local")])
+    assert evaluation_results(local, run_facts(local)) is None
 
 
 def test_the_text_holds_label_counts_every_class_and_the_papers(make_run) -> None:
@@ -26,14 +39,28 @@ def test_the_text_holds_label_counts_every_class_and_the_papers(make_run) -> Non
     assert "12 labeled" in text and "300 unlabeled" in text and "0123456789ab" in text
     rows = re.findall(r"^\| (\w+) \| [\d.]+ \| [\d.]+ to [\d.]+ \|$", text, re.MULTILINE)
     assert rows == NAMES
-    assert citations.STRATEGIES["pos"] in text and citations.METHODS["fixmatch"] in text
+    for paper in (
+        citations.STRATEGIES["pos"],
+        citations.METHODS["fixmatch"],
+        citations.NETWORKS["segformer"],
+    ):
+        assert paper in text
     assert "negative\nin" in text and "![Prediction" in text
 
 
 def test_a_run_without_unlabeled_images_claims_nothing_about_them(make_run) -> None:
     text = write_model_card(make_run("run", unlabeled=False)).read_text()
-    assert "Gradients:" not in text and "Citation" not in text and "Pseudo-labels" not in text
+    assert "Gradients:" not in text and "Pseudo-labels" not in text
     assert "without any unlabeled" in text
+
+
+def test_a_run_without_scores_says_so_and_shows_none(make_run) -> None:
+    folder = make_run("run")
+    (folder / "metrics.json").unlink()
+    card = ModelCard(write_model_card(folder).read_text())
+    assert card.data.eval_results is None
+    assert "Not scored after step 300" in card.text
+    assert "mIoU" not in card.text and "![" not in card.text
 
 
 def test_nothing_private_reaches_the_card(make_run) -> None:
@@ -41,30 +68,34 @@ def test_nothing_private_reaches_the_card(make_run) -> None:
     assert "hf_secret" not in text and "/somewhere/private" not in text
 
 
+def test_settings_are_shown_by_name_and_no_others(make_run) -> None:
+    folder = make_run("run")
+    settings = json.loads((folder / "run.json").read_text())
+    settings["training"] |= {"learning_rate": 0.003, "logging_dir": "/elsewhere"}
+    settings["training"]["method_options"] = {"threshold": 0.9}
+    (folder / "run.json").write_text(json.dumps(settings))
+    text = write_model_card(folder).read_text()
+    assert "| learning_rate | `0.003` |" in text and "| method_options.threshold | `0.9` |" in text
+    assert "elsewhere" not in text and "max_steps" not in text
+
+
+def test_a_folder_that_does_not_say_how_it_was_trained_is_refused(make_run) -> None:
+    folder = make_run("run")
+    (folder / "run.json").unlink()
+    with pytest.raises(InputError, match=r"run\.json"):
+        write_model_card(folder)
+
+
 def test_the_lines_of_use_run_as_printed(make_run, monkeypatch) -> None:
     folder = make_run("run")
     text = write_model_card(folder).read_text()
-    torch.manual_seed(0)
-    config = SegformerConfig(
-        num_encoder_blocks=1,
-        depths=[1],
-        sr_ratios=[1],
-        hidden_sizes=[8],
-        patch_sizes=[3],
-        strides=[2],
-        num_attention_heads=[1],
-        mlp_ratios=[1],
-        decoder_hidden_size=8,
-    )
-    SegformerForSemanticSegmentation(config).save_pretrained(folder)
-    SegformerImageProcessor(do_resize=False).save_pretrained(folder)
     monkeypatch.chdir(folder.parent)
     Image.new("RGB", (30, 20)).save("photo.jpg")
     (lines,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    assert len([line for line in lines.splitlines() if line]) <= 5
+    assert len([line for line in lines.splitlines() if line]) == 5
     variables: dict = {}
     exec(lines, variables)
-    assert variables["mask"].shape == (20, 30)
+    assert variables["logits"].shape[:2] == (1, len(NAMES))
 
 
 @pytest.mark.parametrize("kind", ["METHODS", "STRATEGIES"])

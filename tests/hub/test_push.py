@@ -232,7 +232,8 @@ def test_a_trainer_in_python_pushes_when_its_strategy_says(pushed):
 
 
 def test_evaluate_and_predict_take_a_repository(pushed):
-    assert pushed.results["evaluate"]["code"] == 0 and pushed.results["predict"]["code"] == 0
+    for name in ("evaluate", "predict", "predict_with_the_student"):
+        assert pushed.results[name]["code"] == 0, pushed.results[name]["err"]
     assert (pushed.folder / "evaluated" / "metrics.json").exists()
 
 
