@@ -231,7 +231,7 @@ class CheckpointedTrainer(Trainer):
         folder = Path(resume_from_checkpoint)
         if self.teacher:
             self.teacher.load_state_dict(load_file(folder / TEACHER_FOLDER / SAFE_WEIGHTS_NAME))
-        self.method.load_state_dict(load_file(folder / METHOD_STATE, device=str(self.args.device)))
+        self.method.load_state_dict(load_file(folder / METHOD_STATE))
 
     @property
     def _window_file(self) -> str:
@@ -254,7 +254,8 @@ class CheckpointedTrainer(Trainer):
         super()._load_rng_state(checkpoint)
         if checkpoint is None or not (Path(checkpoint) / self._window_file).exists():
             return
-        window = load_file(Path(checkpoint) / self._window_file, device=str(self.args.device))
+        saved = load_file(Path(checkpoint) / self._window_file)
+        window = {name: value.to(self.args.device) for name, value in saved.items()}
         self._tr_loss = window.pop("loss")
         self._globalstep_last_logged = int(window.pop("last_logged_step"))
         # train_loss stays the mean over the steps of this call to train
