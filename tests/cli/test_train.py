@@ -210,12 +210,14 @@ def finished_run(tmp_path_factory) -> Path:
 def test_a_run_leaves_model_card_metrics_examples_and_report(finished_run):
     names = {path.name for path in finished_run.iterdir()}
     expected = {"config.json", "model.safetensors", "preprocessor_config.json", "student", "README.md"}
-    expected |= {"metrics.json", "run.json", "trainer_state.json", "report.html", "examples"}
+    expected |= {"metrics.json", "run.json", "trainer_state.json", "report.html", "examples", "worst"}
     assert expected <= names
     assert not {"training_args.bin", "optimizer.pt"} & names
     metrics = json.loads((finished_run / "metrics.json").read_text())
     assert 0 <= metrics["mean_iou"] <= 1
     assert metrics["protocol"]["num_labeled"] > 0
+    assert 0 <= metrics["pseudo_labels"]["coverage"] <= 1
+    assert len(list((finished_run / "worst").glob("*/prediction.png"))) == 4
 
 
 def test_the_exported_model_gives_the_same_logits_in_a_new_process(finished_run, tmp_path):

@@ -11,7 +11,7 @@ from transformers import SegformerConfig, SegformerForSemanticSegmentation
 
 from pos_hf.cli import evaluate, predict
 from pos_hf.errors import InputError
-from pos_hf.evaluation import evaluate_images, load_for_inference
+from pos_hf.evaluation import evaluate_images, load_for_inference, predict_images
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +58,27 @@ def test_evaluate_prints_a_table_and_writes_the_scores_of_the_folder(
     printed = capsys.readouterr().out
     assert f"mIoU {100 * saved['mean_iou']:.1f}" in printed and "class 2" in printed
     assert "boundary IoU" in printed and "pseudo-labels:" in printed
+
+
+def test_evaluate_draws_the_images_of_lowest_score(model_folder, image_folder, dataset, tmp_path) -> None:
+    assert evaluate.main([model_folder, str(image_folder), "--out", str(tmp_path / "scores")]) == 0
+    model, processor = load_for_inference(model_folder, "cpu")
+    own = {}
+    for row, prediction in zip(dataset, predict_images(model, dataset["image"], processor), strict=True):
+        mask = np.asarray(row["mask"])
+        prediction = np.where(mask == 255, 255, prediction)
+        classes = np.union1d(mask, prediction)[:-1]
+        shares = [
+            ((mask == c) & (prediction == c)).sum() / ((mask == c) | (prediction == c)).sum() for c in classes
+        ]
+        own[row["id"]] = np.mean(shares)
+    drawn = {path.name: path for path in (tmp_path / "scores" / "worst").iterdir()}
+    assert set(drawn) == set(sorted(own, key=own.__getitem__)[:4])
+    for name, path in drawn.items():
+        row = next(row for row in dataset if row["id"] == name)
+        (expected,) = predict_images(model, [row["image"]], processor)
+        assert np.array_equal(np.asarray(Image.open(path / "prediction.png")), expected)
+        assert np.array_equal(np.asarray(Image.open(path / "truth.png")), np.asarray(row["mask"]))
 
 
 def test_evaluate_keeps_earlier_scores(model_folder, image_folder, tmp_path) -> None:
