@@ -1,5 +1,5 @@
-"""Which paper a method, a strategy or a network comes from. Keys are the names of `METHODS`, of the
-strategies, and the `model_type`s of configurations."""
+"""Which paper a method, a strategy, a network or a data set comes from. Keys are the names of `METHODS`, of
+the strategies, and the `model_type`s of configurations."""
 
 from typing import Any
 
@@ -70,6 +70,21 @@ NETWORKS = {
         "NeurIPS 2021."
     ),
 }
+DATASETS = {
+    "pascal": [
+        "Everingham, Van Gool, Williams, Winn, Zisserman. The Pascal Visual Object Classes (VOC) Challenge. "
+        "IJCV 2010.",
+        "Hariharan et al. Semantic Contours from Inverse Detectors. ICCV 2011.",
+    ],
+    "cityscapes": ["Cordts et al. The Cityscapes Dataset for Semantic Urban Scene Understanding. CVPR 2016."],
+    "coco": ["Lin et al. Microsoft COCO: Common Objects in Context. ECCV 2014."],
+    "ade20k": ["Zhou et al. Scene Parsing through ADE20K Dataset. CVPR 2017."],
+    "camvid": [
+        "Brostow, Fauqueur, Cipolla. Semantic object classes in video: A high-definition ground truth "
+        "database. Pattern Recognition Letters 2009."
+    ],
+}
+"""By the folder of a recipe in configs/."""
 
 
 def references(strategy: str, method: str, config: dict[str, Any]) -> list[str]:
