@@ -15,7 +15,7 @@ demo: venv
 	$(PYTHON) scripts/demo.py
 
 test: venv
-	$(PYTHON) -m pytest
+	$(PYTHON) -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile
 
 lint: venv
 	$(VENV)/bin/ruff check .
