@@ -2,13 +2,15 @@
 
 from pathlib import Path
 
+from transformers import IntervalStrategy, PreTrainedModel
+
 from pos_hf.cli.config import ModelArguments
 from pos_hf.cli.parsing import keep_existing
 from pos_hf.data import DataArguments, SegmentationData
 from pos_hf.errors import InputError
 from pos_hf.evaluation.inference import patch_size
 from pos_hf.models import PRESETS
-from pos_hf.training import POSConfig, POSTrainer
+from pos_hf.training import POSConfig
 
 # what a run writes beside its checkpoints and run.json
 OUTPUTS = (
@@ -56,26 +58,33 @@ def check_before_loading(
         )
 
 
-def check_fit(trainer: POSTrainer, data: SegmentationData, data_args: DataArguments) -> None:
-    """Check that data, model and batch fit each other.
-
-    Args:
-        trainer: ready to train.
-        data: its roles.
-        data_args: the views.
+def check_rows(data: SegmentationData, args: POSConfig) -> None:
+    """Check that there are images enough for a step, and some to evaluate on where that is asked for.
 
     Raises:
-        InputError: they do not.
+        InputError: there are not.
     """
-    args = trainer.args
-    patch = patch_size(trainer.exported_model)
-    if data_args.crop_size < patch:
-        raise InputError(
-            f"crop_size {data_args.crop_size} is smaller than the model's patches of {patch} pixels: raise it"
-        )
     needed = args.per_device_train_batch_size * args.world_size
     if args.dataloader_drop_last and len(data.unlabeled) < needed:
         raise InputError(
             f"a step takes {needed} unlabeled images, but {data.name} has {len(data.unlabeled)}: lower "
             "per_device_train_batch_size, or set dataloader_drop_last to false"
+        )
+    if args.eval_strategy != "no" and data.selection is None and data.test is None:
+        raise InputError(
+            f"{data.name} has neither selection nor test images for eval_strategy "
+            f"{IntervalStrategy(args.eval_strategy).value!r}: add some, or raise selection_share"
+        )
+
+
+def check_crop(model: PreTrainedModel, crop_size: int) -> None:
+    """Check that a crop holds at least one of the model's patches.
+
+    Raises:
+        InputError: it does not.
+    """
+    patch = patch_size(model)
+    if crop_size < patch:
+        raise InputError(
+            f"crop_size {crop_size} is smaller than the model's patches of {patch} pixels: raise it"
         )

@@ -2,18 +2,22 @@
 
 import dataclasses
 import json
+import os
+import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from transformers import BaseImageProcessor, PreTrainedModel
-from transformers.trainer_utils import get_last_checkpoint
 
 from pos_hf.cli.config import ModelArguments
+from pos_hf.cli.preflight import check_before_loading, check_crop, check_rows
 from pos_hf.data import DataArguments, PairedDataset, SegmentationData, load_data
 from pos_hf.errors import InputError
 from pos_hf.evaluation import evaluate_images, labeler_of, predict_images, protocol
+from pos_hf.files import written_aside
 from pos_hf.hub import write_model_card
 from pos_hf.methods import Method, StudentPair
 from pos_hf.models import PRESETS, build_model, default_image_processor
@@ -21,6 +25,8 @@ from pos_hf.reporting import EXAMPLES, WORST, worst_images, write_examples, writ
 from pos_hf.reporting.pseudo_labels import PseudoLabelPictures
 from pos_hf.training import POSConfig, POSTrainer
 from pos_hf.training.arguments import json_options
+from pos_hf.training.checkpoints import checkpoints, find_damage, newest_complete
+from pos_hf.training.guards import out_of_memory_advice
 
 RUN_FILE = "run.json"
 NUM_EXAMPLES = 6
@@ -42,20 +48,29 @@ def run_training(model_args: ModelArguments, data_args: DataArguments, args: POS
     """
     folder = Path(args.output_dir)
     checkpoint = find_checkpoint(folder, args)
+    check_before_loading(model_args, data_args, args, is_fresh=checkpoint is None)
     method = args.get_method()
     data = load_data(data_args)
+    check_rows(data, args)
     trainer = make_trainer(model_args, data_args, args, data, method)
+    check_crop(trainer.exported_model, data_args.crop_size)
     facts = training_facts(trainer, model_args, data_args, data)
+    trainer.accelerator.wait_for_everyone()  # every process has looked whether the folder holds another run
     if args.should_save:
-        folder.mkdir(parents=True, exist_ok=True)
         groups = {
             "facts": facts,
             "model": dataclasses.asdict(model_args),
             "data": dataclasses.asdict(data_args),
             "training": args.to_dict(),
         }
-        (folder / RUN_FILE).write_text(json.dumps(groups, indent=2, default=str) + "\n")
-    trainer.train(resume_from_checkpoint=checkpoint)
+        with written_aside(folder) as aside:
+            (aside / RUN_FILE).write_text(json.dumps(groups, indent=2, default=str) + "\n")
+        if args.overwrite and checkpoint is None:
+            # or `latest` would find the replaced run's
+            for old in checkpoints(folder):
+                shutil.rmtree(old)
+    with out_of_memory_advice(args, data_args.crop_size):
+        trainer.train(resume_from_checkpoint=checkpoint)
     trainer.save_model()
     trainer.save_state()
     finish_folder(trainer, data, facts)
@@ -75,16 +90,28 @@ def find_checkpoint(folder: Path, args: POSConfig) -> str | None:
         The checkpoint's folder, or None for a fresh run.
 
     Raises:
-        InputError: the checkpoint is not there, or the folder holds another run.
+        InputError: the checkpoint is not there or damaged, or the folder holds another run or is read-only.
     """
+    existing = next(path for path in [folder.absolute(), *folder.absolute().parents] if path.exists())
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise InputError(f"{folder} cannot be written: choose another output_dir, or mend its permissions")
     asked = args.resume_from_checkpoint
     if asked == "latest":
-        asked = get_last_checkpoint(str(folder)) if folder.is_dir() else None
-        if asked is None:
-            raise InputError(f"there is no checkpoint in {folder} to resume from")
-    if asked is not None and not Path(asked).is_dir():
-        raise InputError(f"there is no checkpoint {asked}")
-    if asked is None and (folder / RUN_FILE).exists() and not args.overwrite:
+        checkpoint, skipped = newest_complete(folder)
+        if checkpoint is None:
+            why = f" ({'; '.join(skipped)})" if skipped else ""
+            raise InputError(f"there is no checkpoint in {folder} to resume from{why}")
+        if skipped and args.should_log:
+            print(f"resuming from {checkpoint}; skipped {'; '.join(skipped)}", file=sys.stderr)
+        return str(checkpoint)
+    if asked is not None:
+        if not Path(asked).is_dir():
+            raise InputError(f"there is no checkpoint {asked}")
+        if damage := find_damage(Path(asked)):
+            raise InputError(
+                f"{asked} is not complete ({damage}): resume from `latest`, which is the newest complete one"
+            )
+    elif (folder / RUN_FILE).exists() and not args.overwrite:
         raise InputError(
             f"{folder} holds another run: choose another output_dir, resume it with "
             "--resume_from_checkpoint latest, or replace it with --overwrite"
