@@ -29,6 +29,7 @@ from .engines import DATA_PARALLEL, refuse_inexact_engine
 from .guards import FailureRecord, count_bad_samples, warn_of_spike
 from .pushing import PushesToHub
 from .teacher import EMATeacher
+from .tracking import TrackerPictures
 
 STUDENT_FOLDER = "student"
 
@@ -103,6 +104,7 @@ class POSTrainer(CheckpointedTrainer, PushesToHub):
         self._pixel_mean = torch.tensor(statistics["image_mean"], device=args.device)[:, None, None]
         self._pixel_std = torch.tensor(statistics["image_std"], device=args.device)[:, None, None]
         self.add_callback(StepHooks(self))
+        self.add_callback(TrackerPictures(self))
 
     # ---- One training step ----
 
