@@ -34,25 +34,32 @@ STD = torch.tensor([0.229, 0.224, 0.225])[:, None, None]
 def published_item(path, crop):
     """One unlabeled item as the published loader makes it."""
     image = Image.open(path).convert("RGB")
-    width, height = image.size
-    long_side = random.randint(int(max(width, height) * 0.5), int(max(width, height) * 2.0))
-    scale = long_side / max(width, height)
-    image = image.resize((int(width * scale + 0.5), int(height * scale + 0.5)), Image.Resampling.BILINEAR)
-    ignored = Image.new("L", image.size)
-    right, bottom = max(crop - image.width, 0), max(crop - image.height, 0)
-    image, ignored = (
-        ImageOps.expand(image, (0, 0, right, bottom), 0),
-        ImageOps.expand(ignored, (0, 0, right, bottom), 254),
-    )
-    left, top = random.randint(0, image.width - crop), random.randint(0, image.height - crop)
-    box = (left, top, left + crop, top + crop)
-    image, ignored = image.crop(box), ignored.crop(box)
-    if random.random() < 0.5:
-        image, ignored = ImageOps.mirror(image), ImageOps.mirror(ignored)
+    image, ignored = published_crop(image, Image.new("L", image.size), crop, fill=254)
     views = [normalised(image), *(normalised(published_strong_view(image.copy())) for _ in range(2))]
     ignore_map = torch.from_numpy(np.array(ignored)).long()
     ignore_map[ignore_map == 254] = 255
     return *views, ignore_map, *(published_box(crop) for _ in range(2))
+
+
+def published_crop(image, mask, crop, fill):
+    """Resize the whole image and its mask, pad (the mask with `fill`), crop and flip."""
+    width, height = image.size
+    long_side = random.randint(int(max(width, height) * 0.5), int(max(width, height) * 2.0))
+    scale = long_side / max(width, height)
+    size = int(width * scale + 0.5), int(height * scale + 0.5)
+    image, mask = (
+        image.resize(size, Image.Resampling.BILINEAR),
+        mask.resize(size, Image.Resampling.NEAREST),
+    )
+    right, bottom = max(crop - image.width, 0), max(crop - image.height, 0)
+    image, mask = (
+        ImageOps.expand(image, (0, 0, right, bottom), 0),
+        ImageOps.expand(mask, (0, 0, right, bottom), fill),
+    )
+    left, top = random.randint(0, image.width - crop), random.randint(0, image.height - crop)
+    box = (left, top, left + crop, top + crop)
+    image, mask = image.crop(box), mask.crop(box)
+    return (ImageOps.mirror(image), ImageOps.mirror(mask)) if random.random() < 0.5 else (image, mask)
 
 
 def published_strong_view(image):
