@@ -45,7 +45,7 @@ class Pictures(NamedTuple):
 
 
 def draw_pictures(folder, sizes):
-    """Write pictures of these (width, height) as JPEG and their masks as PNG, with a strip of ignored pixels."""
+    """Write pictures of these (width, height) as JPEG, and masks with a strip of ignored pixels as PNG."""
     pictures = Pictures([], [])
     rng = np.random.default_rng(0)
     for index, (width, height) in enumerate(sizes):
