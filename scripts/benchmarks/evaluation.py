@@ -1,6 +1,6 @@
 """Images a second of evaluation at native sizes: ours beside the published loop.
 
-    python scripts/benchmarks/evaluate.py [--model dinov2_small] [--images 24] [--scale 1.0]
+    python scripts/benchmarks/evaluation.py [--model dinov2_small] [--images 24] [--scale 1.0]
 
 The published loop (UniMatch V1 and V2) predicts one image at a time, resized to the nearest multiple of the
 patch (V2), brings the prediction to the host and counts it with three numpy histograms an image. Ours batches
