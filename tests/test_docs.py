@@ -187,6 +187,11 @@ def test_the_figures_are_those_of_the_code(tmp_path):
         )
 
 
+def test_the_page_of_settings_is_that_of_the_code():
+    page = runpy.run_path(str(ROOT / "scripts" / "settings_page.py"))["page"]()
+    assert page == (ROOT / "docs" / "settings.md").read_text(), "run python scripts/settings_page.py"
+
+
 def test_the_notebook_runs(workplace):
     notebook = json.loads((EXAMPLES / "quickstart.ipynb").read_text())
     cells = ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
