@@ -5,6 +5,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parents[1]
 
@@ -17,6 +18,13 @@ def launch(module: str, *arguments: object, processes: int) -> None:
         arguments: of the command line.
         processes: 1 runs without a launcher.
     """
+    command, options = command_of(module, *arguments, processes=processes)
+    result = subprocess.run(command, capture_output=True, text=True, **options)
+    assert result.returncode == 0, result.stderr[-4000:]
+
+
+def command_of(module: str, *arguments: object, processes: int) -> tuple[list[str], dict[str, Any]]:
+    """The command line of `launch`, and where and in which environment it runs."""
     launcher = []
     if processes > 1:
         with socket.socket() as free:
@@ -26,5 +34,4 @@ def launch(module: str, *arguments: object, processes: int) -> None:
         launcher += ["--master_port", str(port)]
     command = [sys.executable, *launcher, "-m", module, *map(str, arguments)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr[-4000:]
+    return command, {"cwd": ROOT, "env": environment}

@@ -60,6 +60,7 @@ def fork(function: Callable[..., None], *arguments: object) -> int:
     """Start a function in a copy of this process, which ends with it; returns the process id."""
     child = os.fork()
     if child == 0:
+        signal.alarm(300)  # a copy of a process with threads could wait for one of them for ever
         code = 1
         try:
             function(*arguments)
