@@ -14,9 +14,9 @@ HEAD = """\
 # Settings
 
 Every key of a config; the command line takes each as `--key value` and wins. Mappings are JSON there.
-Whatever else `transformers.TrainingArguments` has is a key too, with its own default: `max_steps`, `num_train_epochs`,
-`per_device_train_batch_size`, `learning_rate`, `optim`, `bf16`, `seed`, `save_steps`, `eval_strategy`,
-`report_to` ... `scripts/settings_page.py` writes this page.
+Whatever else `transformers.TrainingArguments` has is a key too, with its own default: `max_steps`,
+`num_train_epochs`, `per_device_train_batch_size`, `learning_rate`, `optim`, `bf16`, `seed`, `save_steps`,
+`eval_strategy`, `report_to` ... `scripts/settings_page.py` writes this page.
 """
 
 
