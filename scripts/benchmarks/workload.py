@@ -97,6 +97,7 @@ def our_trainer(workload, model, dataset, max_steps, callback, **arguments):
         "logging_steps": 10**6,
         "save_strategy": "no",
         "report_to": [],
+        "use_cpu": not torch.cuda.is_available(),  # bf16 without a GPU has to be asked for so
         "disable_tqdm": True,
     } | (sgd if workload.method == "unimatch_v1" else {})
     return POSTrainer(

@@ -1,0 +1,62 @@
+"""The training and evaluation benchmarks run, and both of their sides do the same work."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPTS = Path(__file__).parents[1] / "scripts" / "benchmarks"
+
+
+@pytest.fixture(autouse=True)
+def scripts_folder(monkeypatch):
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+
+
+@pytest.mark.parametrize("model", ["dinov2_tiny", "resnet_tiny"])
+def test_the_published_step_and_ours_have_the_same_losses(model):
+    import loss_curves
+
+    small = ["--steps", "3", "--crop", "32", "--batch", "2", "--threshold", "0.06"]
+    result = loss_curves.run(loss_curves.parse(["--model", model, *small]))
+    for objective in result["ours over published"].values():
+        assert objective["max"] < 1e-3
+    assert result["last losses"]["published"][1] > 0  # pixels are kept: both objectives are compared
+
+
+def test_the_two_evaluation_loops_count_the_same_pixels():
+    import evaluation
+
+    small = ["--images", "6", "--scale", "0.1", "--rounds", "1", "--batch", "2"]
+    result = evaluation.run(evaluation.parse(["--model", "dinov2_tiny", *small]))
+    assert result["share_of_counts_that_differ"] < 1e-4
+    assert set(result["images_per_second"]) == {"published", "ours"}
+
+
+def test_every_side_of_the_training_benchmark_is_measured(monkeypatch, capsys):
+    import train_step
+
+    small = ["--crop", "32", "--batch", "2", "--picture", "64", "48"]
+    rounds = ["--warm_up", "1", "--rounds", "2", "--section_rounds", "1", "--alone", "1"]
+    monkeypatch.setattr(sys, "argv", ["train_step.py", "--model", "dinov2_tiny", *small, *rounds])
+    train_step.main()
+    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert set(result["sides"]) == {"published", "uniform", "pos", "pos_paper"}
+    for side in result["sides"].values():
+        assert {"data", "teacher", "student", "optimizer", "ema"} <= set(side["parts_ms"])
+        assert side["peak_MB"] > 10  # three copies of 0.9 million float32 weights at the least
+    assert 0 <= result["data_wait_share"] <= 1
+
+
+def test_the_simulation_waits_for_nothing_on_one_gpu_and_for_bytes_on_many():
+    import scaling
+
+    slow = scaling.parse(["--step_ms", "100", "--network_GBs", "0.01"])
+    table = scaling.scaling(slow)
+    assert {row["step_ms"][0] for row in table.values()} == {100.0}
+    for name in ("ddp, pos", "ddp, pos, shared forward"):
+        assert table[name]["exchanged_over_N"] == 4
+    once, twice = table["ddp, uniform, shared forward"], table["ddp, pos, shared forward"]
+    gap = [(row["step_ms"][-1] - 100 - 64 * 0.01) for row in (once, twice)]
+    assert gap[1] == pytest.approx(2 * gap[0], rel=0.01)
