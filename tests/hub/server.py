@@ -34,11 +34,12 @@ class Fault:
 
 @dataclass
 class Repository:
-    """Files of the one branch, large files by their sha256, and the commits' messages."""
+    """Files of the one branch, large files by their sha256, the commits' messages and what they left."""
 
     files: dict[str, bytes] = field(default_factory=dict)
     objects: dict[str, bytes] = field(default_factory=dict)
     commits: list[str] = field(default_factory=list)
+    history: list[dict[str, bytes]] = field(default_factory=list)
 
     @property
     def sha(self) -> str:
@@ -194,6 +195,7 @@ class Handler(BaseHTTPRequestHandler):
                 raise NotImplementedError(operation["key"])
         repository.files = files
         repository.commits.append(header["value"]["summary"])
+        repository.history.append(files)
         url = f"{self.hub.endpoint}/{name}/commit/{repository.sha}"
         self.reply(200, {"commitUrl": url, "commitOid": repository.sha})
 

@@ -10,6 +10,7 @@ import hashlib
 import io
 import json
 import logging
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -96,6 +97,15 @@ def push_from_python(folder: Path) -> dict[str, Any]:
     return commits
 
 
+def push_a_benchmark(run: Path, folder: Path) -> dict[str, Any]:
+    """The same run, had its images come from a dataset of the Hub."""
+    shutil.copytree(run, folder / "benchmark", ignore=shutil.ignore_patterns("checkpoint-*"))
+    settings = json.loads((run / "run.json").read_text())
+    settings["facts"]["hub_dataset"] = "someone/shapes"
+    (folder / "benchmark" / "run.json").write_text(json.dumps(settings))
+    return command("push", folder / "benchmark", "--repo", "me/benchmark", "--yes")
+
+
 def fine_tune(log: io.StringIO) -> dict[str, Any]:
     """Other classes on the pushed model: which tensors are new, and what is said about it."""
     handler = logging.StreamHandler(log)
@@ -119,6 +129,7 @@ def session(folder: Path, faults: list[str]) -> dict[str, Any]:
     results["again"] = command("push", run, "--repo", "me/shapes", "--license", "apache-2.0", "--yes")
     results["faults"] = {fault: command("push", run, "--repo", f"me/{fault}", "--yes") for fault in faults}
     results["run_untouched"] = tree(run) == before
+    results["benchmark"] = push_a_benchmark(run, folder)
     model = copy.deepcopy(AutoModelForSemanticSegmentation.from_pretrained(run)).eval()
     with torch.no_grad():
         torch.save(model(IMAGES).logits, folder / "logits.pt")

@@ -3,10 +3,13 @@
 import json
 import re
 
+import numpy as np
 import pytest
 import yaml
 from huggingface_hub import ModelCard, parse_eval_result_entries
 from PIL import Image
+from transformers import SegformerConfig, SegformerForSemanticSegmentation, SegformerImageProcessor
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
 from pos_hf.errors import InputError
 from pos_hf.hub import citations, evaluation_results, model_card, run_facts, write_model_card
@@ -96,6 +99,27 @@ def test_the_lines_of_use_run_as_printed(make_run, monkeypatch) -> None:
     variables: dict = {}
     exec(lines, variables)
     assert variables["logits"].shape[:2] == (1, len(NAMES))
+
+
+def test_the_lines_of_use_fit_images_of_five_channels(make_run, monkeypatch) -> None:
+    folder = make_run("run")
+    config = SegformerConfig.from_pretrained(folder, num_channels=5)
+    SegformerForSemanticSegmentation(config).save_pretrained(folder)
+    SegformerImageProcessor(do_resize=False, image_mean=[0.5] * 5, image_std=[0.25] * 5).save_pretrained(
+        folder
+    )
+    (lines,) = re.findall(r"```python\n(.*?)```", write_model_card(folder).read_text(), re.DOTALL)
+    monkeypatch.chdir(folder.parent)
+    np.save("image.npy", np.zeros((20, 30, 5), np.uint8))
+    variables: dict = {}
+    exec(lines, variables)
+    assert variables["logits"].shape[:2] == (1, len(NAMES))
+
+
+def test_every_network_cited_is_known_to_transformers() -> None:
+    import pos_hf.models  # noqa: F401 - registers ours
+
+    assert set(citations.NETWORKS) <= set(CONFIG_MAPPING_NAMES)
 
 
 @pytest.mark.parametrize("kind", ["METHODS", "STRATEGIES"])

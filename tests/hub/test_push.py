@@ -12,9 +12,11 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from huggingface_hub import ModelCard, parse_eval_result_entries
-from safetensors.torch import load_file
+from safetensors.torch import load, load_file
 
+from pos_hf.cli.main import main
 from tests.hub.server import Fault, Hub
 from tests.hub.session import SECRET_FOLDER, TOKEN_IN_YAML
 from tests.launching import ROOT
@@ -170,9 +172,16 @@ def test_the_cards_metadata_is_what_was_measured(pushed):
     results = {result.metric_type: result for result in card.data.eval_results}
     assert results["mean_iou"].metric_value == metrics["mean_iou"]
     assert (card.data.license, card.data.model_name) == ("apache-2.0", "shapes")
-    validated = [line for line, _ in pushed.hub.requests if "validate-yaml" in line]
-    assert validated
-    assert parse_eval_result_entries([]) == []
+    # by the client before each commit, and by ModelCard.validate
+    assert "POST /api/validate-yaml" in [line for line, _ in pushed.hub.requests]
+
+
+def test_scores_on_a_dataset_of_the_hub_are_also_in_the_newer_file(pushed):
+    files = pushed.hub.repositories["me/benchmark"].files
+    (entry,) = parse_eval_result_entries(yaml.safe_load(files[".eval_results/pos_hf.yaml"]))
+    score = json.loads(files["metrics.json"])["mean_iou"]
+    assert (entry.dataset_id, entry.value) == ("someone/shapes", round(100 * score, 2))
+    assert files.keys() - pushed.hub.repositories["me/shapes"].files.keys() == {".eval_results/pos_hf.yaml"}
 
 
 def test_pushing_the_same_run_again_changes_nothing(pushed):
@@ -214,6 +223,17 @@ def test_training_pushes_every_checkpoint_and_the_finished_run(pushed):
     assert finished == set(pushed.hub.repositories["me/shapes"].files)
 
 
+def test_a_push_in_the_middle_of_training_holds_the_teacher_of_that_step(pushed):
+    repository = pushed.hub.repositories["me/python-every_save"]
+    for step, files in zip((2, 4), repository.history, strict=False):
+        checkpoint = pushed.folder / "every_save" / f"checkpoint-{step}"
+        for name, part in {"model.safetensors": "teacher", "student/model.safetensors": "."}.items():
+            expected = load_file(checkpoint / part / "model.safetensors")
+            held = load(files[name])
+            assert all(torch.equal(value, held[key]) for key, value in expected.items())
+        assert b"Not scored after step %d" % step in files["README.md"]
+
+
 def test_training_goes_on_from_the_hubs_checkpoint_as_from_the_local_one(pushed):
     here, there = (load_file(pushed.folder / name / "model.safetensors") for name in ("here", "there"))
     assert all(torch.equal(value, there[name]) for name, value in here.items())
@@ -243,3 +263,14 @@ def test_fine_tuning_with_other_classes_draws_the_classifier_anew_and_says_so(pu
     assert result["fresh"] == ["classifier.weight", "classifier.bias"]
     (line,) = result["log"].splitlines()
     assert "these 2" in line and "classifier.bias and classifier.weight" in line
+
+
+def test_nothing_is_sent_while_the_hub_is_switched_off(make_run, capsys):
+    assert main(["push", str(make_run("run")), "--repo", "me/run", "--yes"]) == 2
+    assert "HF_HUB_OFFLINE" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["run", "me/a/b", "me/-run", "me/a run"])
+def test_a_name_that_is_no_repository_is_refused(make_run, capsys, name):
+    assert main(["push", str(make_run("run")), "--repo", name]) == 2
+    assert "user/name" in capsys.readouterr().err
