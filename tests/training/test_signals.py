@@ -25,8 +25,9 @@ class SignalWorkers(TrainerCallback):
 
     def on_step_begin(self, args, state, control, **kwargs):
         if state.global_step == 2:
-            for process in [*multiprocessing.active_children(), multiprocessing.current_process()]:
-                os.kill(process.pid, signal.SIGTERM)
+            processes = [*multiprocessing.active_children(), multiprocessing.current_process()]
+            # from a process that is not theirs: torch's workers obey their parent in any case
+            subprocess.run(["kill", "-TERM", *(str(process.pid) for process in processes)], check=True)
 
 
 def stopped(folder: Path, *callbacks: TrainerCallback, **arguments: object) -> int:
