@@ -10,6 +10,7 @@ import torch
 from accelerate.utils.fsdp_utils import fsdp2_prepare_model
 from datasets import Dataset
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.utils.data import Sampler
 from transformers import BaseImageProcessor, PreTrainedModel
 
@@ -187,6 +188,7 @@ class POSTrainer(CheckpointedTrainer, PushesToHub):
         self._combined_norm = None
         if norm is None:
             norm = super()._get_grad_norm(model)
+            norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
         skipped = (~norm.isfinite()).float()
         self.failures.close_step(skipped, self.state.global_step + 1)
         if self.accelerator.scaler is None:
@@ -224,6 +226,8 @@ class POSTrainer(CheckpointedTrainer, PushesToHub):
         prepared = super()._prepare_for_training(*args, **kwargs)
         if self.is_fsdp_enabled and self.teacher is not None:
             self.teacher.model = fsdp2_prepare_model(self.accelerator, self.teacher.model)
+            # without a backward its root would stay whole, which the update cannot blend with shards
+            self.teacher.model.set_reshard_after_forward(True)
         names, parameters = zip(
             *((name, p) for name, p in self.model.named_parameters() if p.requires_grad), strict=True
         )
@@ -265,7 +269,7 @@ class POSTrainer(CheckpointedTrainer, PushesToHub):
                 groups[backbone in name.split(".")].append(parameter)
         optimizer_class, options = self.get_optimizer_cls_and_kwargs(self.args)
         if optimizer_class is torch.optim.SGD:
-            options["fused"] = True
+            options["fused"] = not self.is_fsdp_enabled  # DTensor has no fused SGD
         rate = options.pop("lr")
         head_rate = rate * self.args.head_learning_rate_multiplier
         self.optimizer = optimizer_class(

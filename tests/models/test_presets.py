@@ -167,3 +167,12 @@ def test_an_unknown_name_is_refused_with_the_presets():
 def test_a_folder_without_a_model_is_refused(tmp_path):
     with pytest.raises(InputError, match="does not load"):
         build_model(str(tmp_path), ID2LABEL)
+
+
+@pytest.mark.parametrize(
+    "preset", ["dinov2_dpt_small", "deeplabv3plus_resnet101s", "deeplabv3plus_xception65"]
+)
+def test_each_kind_of_model_answers_what_fsdp2_asks_for(preset):
+    model = on_meta(preset, 21)
+    embeddings = model.get_input_embeddings()
+    assert embeddings is None or embeddings in set(model.modules())

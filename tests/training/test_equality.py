@@ -13,10 +13,12 @@ from .tiny import TinyPairs, reference_trajectory, tiny_trainer
 from .trajectory import COMBINATIONS
 
 LAYOUTS = {
-    "1 process, batch 4": (1, 4, 1),
-    "1 process, batch 2, accumulation 2": (1, 2, 2),
-    "2 processes, batch 2": (2, 2, 1),
-    "2 processes, batch 1, accumulation 2": (2, 1, 2),
+    "1 process, batch 4": (1, 4, 1, "ddp"),
+    "1 process, batch 2, accumulation 2": (1, 2, 2, "ddp"),
+    "2 processes, batch 2": (2, 2, 1, "ddp"),
+    "2 processes, batch 1, accumulation 2": (2, 1, 2, "ddp"),
+    "2 FSDP2 processes, batch 2": (2, 2, 1, "fsdp2"),
+    "2 FSDP2 processes, batch 1, accumulation 2": (2, 1, 2, "fsdp2"),
 }
 
 
@@ -24,8 +26,8 @@ LAYOUTS = {
 def trajectories(tmp_path_factory) -> dict[str, dict[str, torch.Tensor]]:
     out = tmp_path_factory.mktemp("trajectories") / "weights.safetensors"
     found = {}
-    for layout, (processes, batch, accumulation) in LAYOUTS.items():
-        launch("tests.training.trajectory", out, batch, accumulation, processes=processes)
+    for layout, (processes, *arguments) in LAYOUTS.items():
+        launch("tests.training.trajectory", out, *arguments, processes=processes)
         found[layout] = load_file(out)
     return found
 

@@ -39,6 +39,9 @@ class TinySegmenter(PreTrainedModel):
     def _init_weights(self, module: nn.Module) -> None:
         pass
 
+    def get_input_embeddings(self) -> None:
+        return None
+
     def forward(self, pixel_values: Tensor, **kwargs: Any) -> SemanticSegmenterOutput:
         features = self.backbone(pixel_values.to(self.dtype)).tanh()
         return SemanticSegmenterOutput(logits=self.head(features))

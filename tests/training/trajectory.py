@@ -1,6 +1,6 @@
 """Trains every combination of the equality test in this process's layout and saves the weights.
 
-usage: python -m tests.training.trajectory OUT BATCH ACCUMULATION
+usage: python -m tests.training.trajectory OUT BATCH ACCUMULATION ENGINE
 """
 
 import itertools
@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
+from .fsdp import fsdp2_arguments, pretend_to_be_gpus
 from .tiny import TinyPairs, tiny_trainer
 
 STRATEGIES = {
@@ -26,7 +27,9 @@ COMBINATIONS = [
 ]
 
 
-def main(out: Path, batch: int, accumulation: int) -> None:
+def main(out: Path, batch: int, accumulation: int, engine: str) -> None:
+    if engine == "fsdp2":
+        pretend_to_be_gpus()
     weights = {}
     for method, strategy, optimizer in COMBINATIONS:
         with tempfile.TemporaryDirectory() as folder:
@@ -38,9 +41,10 @@ def main(out: Path, batch: int, accumulation: int) -> None:
                 per_device_train_batch_size=batch,
                 gradient_accumulation_steps=accumulation,
                 **STRATEGIES[strategy],
+                **(fsdp2_arguments() if engine == "fsdp2" else {}),
             )
             trainer.train()
-        for parameter, value in trainer.model.named_parameters():
+        for parameter, value in trainer.accelerator.get_state_dict(trainer.model).items():
             weights[f"{method}/{strategy}/{optimizer}/{parameter}"] = value.detach().clone()
     if trainer.accelerator.is_main_process:
         save_file(weights, out)
@@ -49,4 +53,4 @@ def main(out: Path, batch: int, accumulation: int) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))
+    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4])
