@@ -1,4 +1,4 @@
-"""FSDP2 through accelerate: checkpoints and exports of sharded weights; training itself is in test_equality."""
+"""FSDP2 through accelerate: checkpoints and exports of sharded weights. Trajectories: test_equality."""
 
 import pytest
 from safetensors.torch import load_file
