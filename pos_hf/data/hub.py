@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from datasets import Dataset, DatasetDict, load_dataset, load_from_disk
+from datasets.utils.logging import CRITICAL, get_verbosity, set_verbosity
 
 from pos_hf.data.arguments import DataArguments
 from pos_hf.data.class_names import read_id2label
@@ -40,6 +41,8 @@ def load_huggingface(args: DataArguments) -> SegmentationData:
 
 
 def _read_splits(root: Path, args: DataArguments) -> DatasetDict:
+    verbosity = get_verbosity()
+    set_verbosity(CRITICAL)  # what is logged of a damaged file is raised as well
     try:
         return _load(root, args)
     except InputError:
@@ -47,6 +50,8 @@ def _read_splits(root: Path, args: DataArguments) -> DatasetDict:
     except Exception as error:  # what the Hub, the network, Arrow and Parquet raise has no common base
         where = "the folder" if root.is_dir() else "the Hub dataset"
         raise InputError(f"{where} {args.dataset} cannot be loaded: {first_sentence(error)}") from error
+    finally:
+        set_verbosity(verbosity)
 
 
 def _load(root: Path, args: DataArguments) -> DatasetDict:

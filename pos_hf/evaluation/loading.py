@@ -46,7 +46,7 @@ def load_for_inference(
             f"with a model and an image processor in it: {first_sentence(error)}"
         ) from error
     except Exception as error:  # a damaged config.json or weights file fails in any of the libraries below
-        if "trust_remote_code" in str(error):
+        if "contains custom code" in str(error):
             raise InputError(
                 f"'{name_or_path}' brings its own model code: read it, then add --trust_remote_code to run "
                 "it."

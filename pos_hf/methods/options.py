@@ -38,7 +38,7 @@ def build(kind: str, table: Mapping[str, Callable[..., T]], spec: Spec) -> T:
     known = inspect.signature(table[name]).parameters
     for option in options:
         if option not in known:
-            raise InputError(f"Unknown option '{option}' of {kind} '{name}'{_suggestion(option, known)}.")
+            raise InputError(f"Unknown option '{option}' of {kind} '{name}'{_suggestion(option, known)}")
     check_options(f"{kind} '{name}'", table[name], options, INTERVALS)
     return table[name](**options)
 

@@ -180,6 +180,10 @@ def _from_pretrained(
             output_loading_info=True,
         )
     except Exception as error:  # a damaged config.json or weights file fails in any of the libraries below
+        if "contains custom code" in str(error):
+            raise InputError(
+                f"{source!r} brings its own model code: read it, then set trust_remote_code to true to run it"
+            ) from error
         raise InputError(
             f"{source!r} does not load as a segmentation model: {first_sentence(error)}"
         ) from error

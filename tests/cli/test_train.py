@@ -1,4 +1,4 @@
-"""Bad input of `pos-hf train`: one sentence, exit code 2, nothing written. And one run from end to end."""
+"""Images of any number of channels, and one run from end to end. Bad input is in test_bad_input.py."""
 
 import json
 import os
@@ -17,34 +17,6 @@ from pos_hf.cli.main import main
 from pos_hf.evaluation import predict_images
 from pos_hf.models import build_model
 from tests.launching import ROOT
-
-
-@pytest.fixture
-def folder(tmp_path) -> Path:
-    """A dataset of two labeled and two unlabeled images, and a config that trains on it."""
-    rng = np.random.default_rng(0)
-    for name in ("images", "masks", "unlabeled"):
-        (tmp_path / "data" / name).mkdir(parents=True)
-    for index in range(2):
-        image = Image.fromarray(rng.integers(0, 256, (20, 24, 3), dtype=np.uint8))
-        image.save(tmp_path / "data" / "images" / f"{index}.png")
-        image.save(tmp_path / "data" / "unlabeled" / f"extra_{index}.png")
-        mask = Image.fromarray(rng.integers(0, 2, (20, 24), dtype=np.uint8))
-        mask.save(tmp_path / "data" / "masks" / f"{index}.png")
-    (tmp_path / "data" / "id2label.json").write_text('{"0": "background", "1": "cat"}')
-    config = {
-        "dataset": str(tmp_path / "data"),
-        "output_dir": str(tmp_path / "run"),
-        "model": "deeplabv3plus_tiny",
-        "crop_size": 16,
-        "max_steps": 1,
-        "per_device_train_batch_size": 2,
-        "save_strategy": "no",
-        "use_cpu": True,
-        "selection_share": 0.0,
-    }
-    (tmp_path / "config.yaml").write_text(json.dumps(config))
-    return tmp_path
 
 
 @pytest.fixture
@@ -67,78 +39,6 @@ def refused(folder: Path, capsys, *overrides: str) -> str:
     assert sorted(folder.rglob("*")) == before
     (sentence,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("pos-hf train:")]
     return sentence
-
-
-def test_a_missing_folder(folder, capsys):
-    assert "nowhere" in refused(folder, capsys, "--dataset", str(folder / "nowhere"))
-
-
-def test_an_image_without_its_mask(folder, capsys):
-    (folder / "data" / "masks" / "1.png").unlink()
-    sentence = refused(folder, capsys)
-    assert "1.png" in sentence
-    assert "mask" in sentence
-
-
-def test_a_mask_of_another_size_than_its_image(folder, capsys):
-    Image.new("L", (7, 9)).save(folder / "data" / "masks" / "1.png")
-    sentence = refused(folder, capsys)
-    assert "1.png" in sentence
-    assert "7" in sentence
-    assert "24" in sentence
-
-
-def test_a_label_id_beyond_the_classes_names_the_file_and_the_ids(folder, capsys):
-    Image.fromarray(np.full((20, 24), 7, dtype=np.uint8)).save(folder / "data" / "masks" / "0.png")
-    sentence = refused(folder, capsys)
-    assert "0.png" in sentence
-    assert "7" in sentence
-
-
-def test_an_empty_unlabeled_set(folder, capsys):
-    for path in (folder / "data" / "unlabeled").iterdir():
-        path.unlink()
-    assert "unlabeled" in refused(folder, capsys)
-
-
-def test_an_unknown_config_key_names_the_nearest_one(folder, capsys):
-    config = folder / "config.yaml"
-    config.write_text(json.dumps(json.loads(config.read_text()) | {"learning_rat": 1}))
-    assert "'learning_rate'" in refused(folder, capsys)
-
-
-def test_an_unknown_argument_names_the_nearest_one(folder, capsys):
-    assert "--max_steps" in refused(folder, capsys, "--max_step", "3")
-
-
-@pytest.mark.parametrize(
-    ("key", "value", "expected"),
-    [
-        ("method", "fixmach", "fixmatch"),
-        ("strategy", "poss", "'pos'"),
-        ("strategy_options", '{"preset": "papper"}', "paper"),
-        ("method_options", '{"treshold": 0.9}', "threshold"),
-        ("model", "dinov2_dpt_tinny", "dinov2_dpt_tiny"),
-        ("max_steps", "many", "max_steps"),
-        ("learning_rate", "fast", "learning_rate"),
-        ("resume_from_checkpoint", "latest", "no checkpoint"),
-        ("optim", "adalomo", "backward"),
-        ("strategy_options", "{not json", "strategy_options"),
-    ],
-)
-def test_a_value_that_cannot_be_used(folder, capsys, key, value, expected):
-    assert expected in refused(folder, capsys, f"--{key}", value)
-
-
-@pytest.mark.parametrize("text", ["- a\n- b\n", "a: [1\n", "!!python/object/apply:os.getcwd []\n"])
-def test_a_config_that_is_no_mapping(folder, capsys, text):
-    (folder / "config.yaml").write_text(text)
-    assert "config.yaml" in refused(folder, capsys)
-
-
-def test_a_config_that_is_not_there(folder, capsys):
-    (folder / "config.yaml").unlink()
-    assert "there is no config file" in refused(folder, capsys)
 
 
 def test_images_of_five_channels_train_and_are_scored(bands):
@@ -164,11 +64,6 @@ def test_a_model_of_another_number_of_channels(bands, capsys):
     assert "takes images of 3 channels" in refused(bands, capsys, "--model", str(bands / "rgb"))
 
 
-def test_an_unknown_command(capsys):
-    assert main(["trian"]) == 2
-    assert "'train'" in capsys.readouterr().err
-
-
 def test_help_answers_in_under_a_second():
     entry = "import sys; from pos_hf.cli.main import main; sys.exit(main(sys.argv[1:]))"
     for command in ([], ["train"], ["evaluate"], ["predict"], ["report"], ["convert"]):
@@ -176,12 +71,6 @@ def test_help_answers_in_under_a_second():
         arguments = [sys.executable, "-c", entry, *command, "--help"]
         subprocess.run(arguments, check=True, capture_output=True, cwd=ROOT)
         assert time.perf_counter() - start < 1, command
-
-
-def test_a_run_is_never_overwritten_unasked(folder, capsys):
-    (folder / "run").mkdir()
-    (folder / "run" / "run.json").write_text("{}")
-    assert "holds another run" in refused(folder, capsys)
 
 
 @pytest.fixture(scope="module")
