@@ -57,6 +57,8 @@ def test_the_alarm_names_a_fall_of_precision_or_coverage() -> None:
 def test_the_labels_that_are_measured_are_those_that_training_keeps(rule, alignment) -> None:
     options = {} if rule in ("fixed", "percentile") else {"decay": 0.1}
     method = get_method("fixmatch", threshold={"name": rule, **options}, distribution_alignment=alignment)
+    if method.alignment:
+        method.alignment.decay = 0.1
     logits, labels = 3 * torch.randn(2, 3, 16, 16), torch.randint(0, 3, (2, 16, 16))
     method.supervised_loss(logits, labels)
     padding = torch.zeros(2, 16, 16, dtype=torch.bool)
