@@ -12,6 +12,9 @@ from pos_hf.errors import TrainingStopped
 
 INCOMPLETE = "_incomplete"  # an upload to the Hub leaves out what begins with an underscore
 
+# torch names neither file nor cause: a full disk is "inline_container.cc:672] . unexpected pos 576 vs 534"
+TORCH_CANNOT_WRITE = ("inline_container", "iostream error")
+
 
 @contextmanager
 def written_aside(folder: Path) -> Iterator[Path]:
@@ -49,9 +52,8 @@ def explained(target: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, SafetensorError, RuntimeError) as error:
-        # torch's own complaint names neither file nor cause: "unexpected pos 576 vs 534" is a full disk
         by_torch = isinstance(error, RuntimeError)
-        if by_torch and "inline_container" not in str(error):
+        if by_torch and not any(part in str(error) for part in TORCH_CANNOT_WRITE):
             raise
         existing = next(folder for folder in target.absolute().parents if folder.is_dir())
         free = shutil.disk_usage(existing).free / 2**20
