@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from tqdm import tqdm
 
 from pos_hf.studies.plan import PlannedRun, Study
+from pos_hf.training.checkpoints import newest_complete
 
 RUN_FILE = "run.json"
 
@@ -40,7 +41,7 @@ def run_study(study: Study, jobs: int = 1) -> list[PlannedRun]:
 def _launch(run: PlannedRun, num_processes: int) -> int:
     command = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", str(num_processes)]
     command += ["--module", "pos_hf", "train", str(run.config_file)]
-    if any(run.folder.glob("checkpoint-*")):
+    if newest_complete(run.folder)[0]:
         command += ["--resume_from_checkpoint", "latest"]
     elif (run.folder / RUN_FILE).exists():
         command += ["--overwrite"]
