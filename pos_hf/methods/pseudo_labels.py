@@ -106,4 +106,5 @@ class PseudoLabelMethod(Method):
         if observe:
             self.rule.observe(probabilities, valid, self.progress)
         weights = self.rule.weights(probabilities).to(probabilities.dtype)
-        return PseudoLabels(probabilities.argmax(1), torch.where(valid, weights, 0.0), valid)
+        labels = probabilities.max(1).indices  # on a CPU several times faster than argmax
+        return PseudoLabels(labels, torch.where(valid, weights, 0.0), valid)
