@@ -32,8 +32,11 @@ class Gramian(NamedTuple):
 
     @property
     def cosine(self) -> Tensor:
-        """Cosine of the angle between the two gradients (Fig. 1 a), 0-d; NaN where one gradient is zero."""
-        return self.cross / (self.supervised.sqrt() * self.unsupervised.sqrt())
+        """Cosine of the angle between the two gradients (Fig. 1 a), 0-d; NaN where one gradient is zero.
+
+        Clamped: squares of a gradient below 1e-19 underflow in float32 before its products do.
+        """
+        return (self.cross / (self.supervised.sqrt() * self.unsupervised.sqrt())).clamp(-1, 1)
 
     def norm(self, supervised_weight: Tensor, unsupervised_weight: Tensor) -> Tensor:
         """Norm of w_s g_s + w_u g_u from the three numbers, without another pass over the gradients.
@@ -68,7 +71,7 @@ class Gramian(NamedTuple):
         return torch.minimum(
             to_supervised / (norm * self.supervised.sqrt()),
             to_unsupervised / (norm * self.unsupervised.sqrt()),
-        )
+        ).clamp(-1, 1)
 
 
 def gramian(supervised: Sequence[Tensor | None], unsupervised: Sequence[Tensor | None]) -> Gramian:

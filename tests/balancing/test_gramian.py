@@ -52,3 +52,9 @@ def test_norm_and_cosines_are_those_of_the_vectors():
     torch.testing.assert_close(numbers.cosine, cosine(g_s, g_u, dim=0))
     expected = torch.minimum(cosine(update, g_s, dim=0), cosine(update, g_u, dim=0))
     torch.testing.assert_close(numbers.min_cosine(w_s, w_u), expected)
+
+
+def test_a_cosine_stays_one_where_the_squares_underflow():
+    vanished = Gramian(*torch.tensor([1.0, 1e-44, 3e-22], dtype=torch.float64))
+    assert vanished.cosine == 1
+    assert vanished.min_cosine(*torch.tensor([0.0, 1e21], dtype=torch.float64)) <= 1
