@@ -106,14 +106,15 @@ def hub_errors(repository: str) -> Iterator[None]:
     except OfflineModeIsEnabled as error:
         raise InputError(f"{repository!r} was not updated: HF_HUB_OFFLINE is set; unset it") from error
     except (HTTPError, OSError, RuntimeError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
-        status = _status(error)
-        if status is None:
-            reason = " ".join(str(_cause(error)).split())
-            raise InputError(f"{repository!r} was not updated: {reason}; push again") from error
-        cure = CURES.get(status, "the Hub is in trouble; push again later")
-        raise InputError(f"{repository!r} was not updated: {cure} (HTTP {status})") from error
+        cause, status = _cause(error), _status(error)
+        reason = " ".join(str(cause).split())
+        if status in CURES:
+            reason = f"{CURES[status]} (HTTP {status})"
+        elif status is not None and status >= 500:
+            reason = f"the Hub is in trouble; push again later (HTTP {status})"
+        elif status is None and isinstance(cause, HTTPError):
+            reason = f"the Hub cannot be reached ({reason}); push again"
+        raise InputError(f"{repository!r} was not updated: {reason}") from error
 
 
 def _passes(error: BaseException) -> bool:
@@ -129,6 +130,6 @@ def _status(error: BaseException) -> int | None:
 
 def _cause(error: BaseException) -> BaseException:
     """The request's own error, which the upload of large files wraps in another."""
-    while not isinstance(error, HTTPError) and error.__cause__ is not None:
+    while isinstance(error, RuntimeError) and error.__cause__ is not None:
         error = error.__cause__
     return error

@@ -128,6 +128,7 @@ def session(folder: Path, faults: list[str]) -> dict[str, Any]:
     results["push"] = command("push", run, "--repo", "me/shapes", "--license", "apache-2.0", "--yes")
     results["again"] = command("push", run, "--repo", "me/shapes", "--license", "apache-2.0", "--yes")
     results["faults"] = {fault: command("push", run, "--repo", f"me/{fault}", "--yes") for fault in faults}
+    results["license"] = command("push", run, "--repo", "me/license", "--license", "nonsense", "--yes")
     results["run_untouched"] = tree(run) == before
     results["benchmark"] = push_a_benchmark(run, folder)
     model = copy.deepcopy(AutoModelForSemanticSegmentation.from_pretrained(run)).eval()

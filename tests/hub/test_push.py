@@ -42,6 +42,7 @@ SERVER_FAULTS = {
     "batch-500": Fault("objects/batch", 500, times=2),
     "commit-500": Fault("commit", 500, times=2),
     "commit-500-for-good": Fault("commit", 500, times=99),
+    "cut-for-good": Fault("commit", None, times=99),
     "cut-upload": Fault("PUT .*lfs", None),
     "cut-commit": Fault("commit", None),
 }
@@ -51,6 +52,7 @@ REFUSALS = {
     "conflict-409": "push again",
     "too-large-413": "larger",
     "commit-500-for-good": "later",
+    "cut-for-good": "cannot be reached",
 }
 
 LOAD_WITHOUT_THE_PACKAGE = """
@@ -268,6 +270,12 @@ def test_fine_tuning_with_other_classes_draws_the_classifier_anew_and_says_so(pu
 def test_nothing_is_sent_while_the_hub_is_switched_off(make_run, capsys):
     assert main(["push", str(make_run("run")), "--repo", "me/run", "--yes"]) == 2
     assert "HF_HUB_OFFLINE" in capsys.readouterr().err
+
+
+def test_a_license_that_the_hub_does_not_know_is_named(pushed):
+    result = pushed.results["license"]
+    assert result["code"] == 2 and "'nonsense'" in result["err"]
+    assert not pushed.hub.repositories["me/license"].commits
 
 
 @pytest.mark.parametrize("name", ["run", "me/a/b", "me/-run", "me/a run"])
