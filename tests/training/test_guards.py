@@ -1,0 +1,186 @@
+"""What a run says when it has to stop or is about to, and that bad images are always replaced alike."""
+
+import json
+import logging
+
+import pytest
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader
+
+from pos_hf.cli import main as cli
+from pos_hf.data import DataArguments, PairedDataset, Views, collate, load_data
+from pos_hf.errors import InputError, TrainingStopped
+from pos_hf.methods import LossTerm, Method, predict_logits
+from pos_hf.training import POSConfig
+from pos_hf.training.guards import FAILURE_FILE, out_of_memory_advice, warn_of_spike
+
+from .tiny import TinyPairs, tiny_trainer
+
+
+class Overflowing(Method):
+    """The unsupervised loss is infinite from a step on; remembers the images of every step."""
+
+    uses_teacher = False
+
+    def __init__(self, first: int) -> None:
+        super().__init__()
+        self.first = first
+        self.seen: list[torch.Tensor] = []
+
+    def losses(self, student, teacher, batch):
+        self.seen.append(batch["unlabeled"]["pixel_values"])
+        factor = float("inf") if len(self.seen) > self.first else 1.0
+        yield LossTerm(
+            "supervised", predict_logits(student, batch["labeled"]["pixel_values"]).square().mean()
+        )
+        logits = predict_logits(student, batch["unlabeled"]["pixel_values"])
+        yield LossTerm("unsupervised", logits.abs().mean() * factor)
+
+
+@pytest.mark.parametrize("strategy", ["pos", "uniform"])
+def test_a_stop_names_the_objective_and_leaves_the_batch_to_replay(tmp_path, strategy):
+    method, pairs = Overflowing(first=2), TinyPairs()
+    trainer = tiny_trainer(
+        str(tmp_path), method=method, strategy=strategy, train_dataset=pairs, max_steps=9, max_skipped_steps=3
+    )
+    with pytest.raises(TrainingStopped, match=r"step 5 in the unsupervised loss.*unlabeled_\d"):
+        trainer.train()
+    report = json.loads((tmp_path / FAILURE_FILE).read_text())
+    assert report["step"] == 5 and report["not_finite"] == ["unsupervised"]
+    again = collate([pairs[tuple(key)] for key in report["keys"]])
+    assert torch.equal(trainer._prepare_inputs(again)["unlabeled"]["pixel_values"], method.seen[4])
+    assert report["ids"] == [pairs.names(tuple(key)) for key in report["keys"]]
+
+
+def test_a_stop_inside_an_accumulated_step_keeps_all_its_batches(tmp_path):
+    trainer = tiny_trainer(
+        str(tmp_path), method=Overflowing(first=1), gradient_accumulation_steps=2, max_skipped_steps=1
+    )
+    with pytest.raises(TrainingStopped, match="step 1 in the unsupervised loss"):
+        trainer.train()
+    report = json.loads((tmp_path / FAILURE_FILE).read_text())
+    assert len(report["keys"]) == 8
+    losses = [row[1] for row in report["losses_then_squared_gradient_norms"]]
+    assert [loss in ("inf", "nan") for loss in losses] == [False, True, True]
+
+
+def test_a_loss_far_above_the_usual_is_warned_of(caplog):
+    history = [{"loss": 1.0 + step % 3 / 10} for step in range(30)] + [{"eval_mean_iou": 0.1}]
+    for loss, warned in ((1.0, False), (3.2, False), (3.4, True), (float("nan"), True)):
+        caplog.clear()
+        warn_of_spike(history, loss, step=31)
+        assert [record.levelno for record in caplog.records] == [logging.WARNING] * warned
+    caplog.clear()
+    warn_of_spike(history[:4], 100.0, step=5)
+    assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    ("error", "settings", "advice"),
+    [
+        (
+            torch.OutOfMemoryError("CUDA out of memory"),
+            {"per_device_train_batch_size": 8, "gradient_accumulation_steps": 2},
+            "per_device_train_batch_size: 4 with gradient_accumulation_steps: 4, or gradient_checkpointing",
+        ),
+        (
+            RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate"),
+            {"per_device_train_batch_size": 1, "gradient_checkpointing": True},
+            "try a crop_size below 64, and go on",
+        ),
+    ],
+)
+def test_exhausted_memory_becomes_the_advice_that_fits(tmp_path, error, settings, advice):
+    args = POSConfig(output_dir=str(tmp_path), use_cpu=True, **settings)
+    with pytest.raises(TrainingStopped) as stopped, out_of_memory_advice(args, crop_size=64):
+        raise error
+    assert advice in str(stopped.value) and "bf16" not in str(stopped.value)
+    with pytest.raises(RuntimeError, match="another"), out_of_memory_advice(args, crop_size=64):
+        raise RuntimeError("another")
+
+
+def test_a_stopped_run_is_one_sentence_and_exit_code_1(monkeypatch, capsys):
+    def stop(argv):
+        raise TrainingStopped("the memory is too small: buy more")
+
+    monkeypatch.setattr("pos_hf.cli.report.main", stop)
+    assert cli.main(["report"]) == 1
+    assert capsys.readouterr().err == "pos-hf report: the memory is too small: buy more\n"
+
+
+@pytest.fixture
+def damaged(tmp_path):
+    """Six labeled and six unlabeled images, three of which break after the data were checked."""
+    for name in ("images", "masks", "unlabeled"):
+        (tmp_path / name).mkdir()
+    for index in range(6):
+        Image.new("RGB", (12, 12), (index * 40, 0, 0)).save(tmp_path / "images" / f"{index}.png")
+        Image.new("L", (12, 12), index % 2).save(tmp_path / "masks" / f"{index}.png")
+        Image.new("RGB", (12, 12), (0, index * 40, 0)).save(tmp_path / "unlabeled" / f"{index}.png")
+    args = DataArguments(dataset=str(tmp_path), class_names=["a", "b"], selection_share=0)
+    data = load_data(args)
+    for path in ("images/1.png", "images/2.png", "unlabeled/5.png"):
+        (tmp_path / path).write_bytes(b"damaged")
+    return data
+
+
+def pairs_of(data, skip_bad):
+    return PairedDataset(data.labeled, data.unlabeled, Views(8), seed=0, skip_bad=skip_bad)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_bad_image_stops_the_run_with_its_path(damaged, workers):
+    pairs = pairs_of(damaged, skip_bad=False)
+    loader = DataLoader(
+        pairs, batch_size=3, sampler=pairs.sampler(0), collate_fn=collate, num_workers=workers
+    )
+    with pytest.raises(InputError) as error:
+        list(loader)
+    assert "\n" not in str(error.value) and "Traceback" not in str(error.value)
+    assert any(name in str(error.value) for name in ("1.png cannot", "2.png cannot", "5.png cannot"))
+
+
+def test_a_bad_image_is_replaced_by_the_next_one_counted_and_named_once(damaged, caplog):
+    pairs = pairs_of(damaged, skip_bad=True)
+    item = pairs[0, 1, 5]  # labeled 1 and 2 are damaged, and the unlabeled after the last is the first
+    assert item["labeled"]["bad_samples"] == 2 and item["unlabeled"]["bad_samples"] == 1
+    assert item["labeled"]["pixel_values"][0].max() == 3 * 40
+    assert item["unlabeled"]["pixel_values"].max() == 0
+    pairs[1, 1, 5]
+    assert sorted(record.args[0].args[0].split("/")[-1][:5] for record in caplog.records) == [
+        "1.png",
+        "2.png",
+        "5.png",
+    ]
+
+
+def test_workers_replace_bad_images_alike(damaged):
+    pairs = pairs_of(damaged, skip_bad=True)
+    epochs = [
+        list(DataLoader(pairs, 2, sampler=pairs.sampler(0), collate_fn=collate, num_workers=workers))
+        for workers in (0, 2)
+    ]
+    assert len(epochs[0]) == 3
+    for left, right in zip(*epochs, strict=True):
+        for group in left:
+            assert all(torch.equal(left[group][name], right[group][name]) for name in left[group])
+
+
+def test_nothing_readable_is_refused(damaged):
+    pairs = pairs_of(damaged, skip_bad=True)
+    pairs.unlabeled = damaged.unlabeled.select([5])
+    with pytest.raises(InputError, match="no image of the training set"):
+        pairs[0, 0, 0]
+
+
+def test_replaced_images_are_counted_in_the_log(tmp_path):
+    class Damaged(TinyPairs):
+        def __getitem__(self, key):
+            item = super().__getitem__(key)
+            item["unlabeled"]["bad_samples"] = torch.tensor(int(key[2] == 7))
+            return item
+
+    trainer = tiny_trainer(str(tmp_path), train_dataset=Damaged(), max_steps=6)  # an epoch is six steps
+    trainer.train()
+    assert sum(entry["bad_samples"] for entry in trainer.state.log_history if "loss" in entry) == 1
