@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, Trainer
 from transformers.trainer import TRAINER_STATE_NAME
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput, sort_checkpoints
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput
 from transformers.utils import SAFE_WEIGHTS_NAME
 
 from pos_hf.files import INCOMPLETE, explained, sync
@@ -86,9 +86,9 @@ def newest_complete(run: Path) -> tuple[Path | None, list[str]]:
     Returns:
         The complete checkpoint of the highest step, or None; and of each newer one why it is not complete.
     """
-    skipped = [f"{path.name}: the run ended while it was written" for path in checkpoints(run / INCOMPLETE)]
-    for path in reversed(checkpoints(run)):
-        damage = find_damage(path)
+    skipped: list[str] = []
+    for path in sorted([*checkpoints(run), *checkpoints(run / INCOMPLETE)], key=step_of, reverse=True):
+        damage = find_damage(path) if path.parent == run else "the run ended while it was written"
         if damage is None:
             return path, skipped
         skipped.append(f"{path.name}: {damage}")
@@ -97,27 +97,26 @@ def newest_complete(run: Path) -> tuple[Path | None, list[str]]:
 
 def checkpoints(folder: Path) -> list[Path]:
     """The folders named checkpoint-N in a folder, in the order of their steps N."""
-    pattern = re.compile(rf"{PREFIX_CHECKPOINT_DIR}-(\d+)")
-    steps = {
-        int(match[1]): path
-        for path in folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*")
-        if (match := pattern.fullmatch(path.name)) and path.is_dir()
-    }
-    return [steps[step] for step in sorted(steps)]
+    pattern = re.compile(rf"{PREFIX_CHECKPOINT_DIR}-\d+")
+    found = folder.iterdir() if folder.is_dir() else []
+    return sorted((path for path in found if pattern.fullmatch(path.name) and path.is_dir()), key=step_of)
+
+
+def step_of(checkpoint: Path) -> int:
+    """The number at the end of a checkpoint's name."""
+    return int(checkpoint.name.rpartition("-")[2])
 
 
 def rotate(newest: Path, best: str | None, limit: int | None) -> None:
-    """Remove a run's oldest checkpoints; a kill leaves none half removed under its name.
+    """Remove a run's checkpoints of the lowest steps; a kill leaves none half removed under its name.
 
     Args:
         newest: the checkpoint just written, which stays.
         best: one more that stays.
         limit: how many stay in all; None or 0 for every one.
     """
-    kept = {newest, *([Path(best)] if best else [])}
-    others = [
-        path for path in map(Path, sort_checkpoints(str(newest.parent), use_mtime=True)) if path not in kept
-    ]
+    kept = {newest.name, *([Path(best).name] if best else [])}
+    others = [path for path in checkpoints(newest.parent) if path.name not in kept]
     for path in others[: len(others) - max(limit - len(kept), 0)] if limit else []:
         removed = newest.parent / INCOMPLETE / path.name
         removed.parent.mkdir(exist_ok=True)
