@@ -272,26 +272,3 @@ def test_the_teacher_is_exported_with_the_student_beside_it(tmp_path):
                 assert torch.equal(saved[name], value), name
         assert json.loads((folder / "preprocessor_config.json").read_text())["do_resize"] is False
     assert not list(Path(tmp_path).glob("**/training_args.bin"))
-
-
-@pytest.mark.parametrize("accumulation", [1, 2])
-def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(tmp_path, accumulation):
-    def train(folder: Path, **extra):
-        trainer = tiny_trainer(
-            str(folder),
-            method="unimatch_v2",
-            strategy_options=PAPER,
-            max_steps=8,
-            gradient_accumulation_steps=accumulation,
-            save_strategy="steps",
-            save_steps=3,
-        )
-        trainer.train(**extra)
-        return trainer
-
-    whole = train(tmp_path / "whole")
-    resumed = train(tmp_path / "resumed", resume_from_checkpoint=str(tmp_path / "whole" / "checkpoint-3"))
-    for name, value in whole.model.state_dict().items():
-        assert torch.equal(resumed.model.state_dict()[name], value), name
-    for name, value in whole.teacher.model.state_dict().items():
-        assert torch.equal(resumed.teacher.model.state_dict()[name], value), name

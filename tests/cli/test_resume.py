@@ -1,0 +1,60 @@
+"""`pos-hf train` that goes on, is stopped, and starts over in the folder of another run."""
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from pos_hf.cli.main import main
+from pos_hf.training import POSTrainer
+
+
+@pytest.fixture
+def config(tmp_path) -> Path:
+    path = tmp_path / "config.yaml"
+    arguments = {
+        "dataset": "shapes",
+        "num_labeled": 2,
+        "num_unlabeled": 4,
+        "num_test": 1,
+        "crop_size": 16,
+        "model": "deeplabv3plus_tiny",
+        "output_dir": str(tmp_path / "run"),
+        "max_steps": 2,
+        "save_steps": 1,
+        "per_device_train_batch_size": 2,
+        "use_cpu": True,
+    }
+    path.write_text(json.dumps(arguments))
+    return path
+
+
+def test_latest_goes_on_from_the_newest_complete_checkpoint(config, tmp_path, capsys):
+    assert main(["train", str(config)]) == 0
+    run = tmp_path / "run"
+    weights = (run / "model.safetensors").read_bytes()
+    assert sorted(path.name for path in run.glob("checkpoint-*")) == ["checkpoint-1", "checkpoint-2"]
+    os.truncate(run / "checkpoint-2" / "optimizer.pt", 1000)
+    (run / "model.safetensors").unlink()
+    assert main(["train", str(config), "--resume_from_checkpoint", "latest"]) == 0
+    assert "skipped checkpoint-2: optimizer.pt has 1000 bytes instead of" in capsys.readouterr().err
+    assert (run / "model.safetensors").read_bytes() == weights
+
+
+def test_a_stopped_run_exits_with_143_and_overwrite_removes_the_other_run(config, tmp_path, monkeypatch):
+    run = tmp_path / "run"
+    (run / "checkpoint-500").mkdir(parents=True)
+    (run / "run.json").write_text("{}")
+    training_step = POSTrainer.training_step
+
+    def stop(trainer, *args):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return training_step(trainer, *args)
+
+    monkeypatch.setattr(POSTrainer, "training_step", stop)
+    with pytest.raises(SystemExit) as end:
+        main(["train", str(config), "--overwrite"])
+    assert end.value.code == 143
+    assert sorted(path.name for path in run.iterdir()) == ["checkpoint-1", "run.json"]
