@@ -11,7 +11,7 @@ from pos_hf.data.segmentation_data import SegmentationData
 from pos_hf.data.shapes import load_shapes
 from pos_hf.data.splits import assign_roles
 from pos_hf.data.validation import validate
-from pos_hf.errors import InputError
+from pos_hf.errors import InputError, first_sentence
 
 
 def load_data(args: DataArguments) -> SegmentationData:
@@ -27,6 +27,13 @@ def load_data(args: DataArguments) -> SegmentationData:
 
 def load_roles(args: DataArguments) -> SegmentationData:
     """Load a dataset and assign its roles; whether its files can be used is not looked at."""
+    try:
+        return _load_roles(args)
+    except OSError as error:  # permissions, names too long for the file system, links to nowhere
+        raise InputError(f"the dataset {args.dataset} cannot be read: {first_sentence(error)}") from error
+
+
+def _load_roles(args: DataArguments) -> SegmentationData:
     if args.dataset == "shapes":
         return assign_roles(load_shapes(args), args)
     if args.dataset_format in BENCHMARKS:
