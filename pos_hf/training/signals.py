@@ -15,8 +15,9 @@ from torch import Tensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
-# a scheduler that signals every process and a launcher that passes it on send two for one
-SECONDS_TO_A_SECOND = 2.0
+# a scheduler that signals every process and a launcher that passes its own on send two for one
+GRACE_SECONDS = 2.0
+WORKER_SECONDS = 60
 
 
 class StopOnSignal(TrainerCallback):
@@ -39,6 +40,7 @@ class StopOnSignal(TrainerCallback):
     @contextmanager
     def listening(self) -> Iterator[None]:
         """Take the signals over for the length of a block (only a main thread can)."""
+        self.signal = 0
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -50,7 +52,7 @@ class StopOnSignal(TrainerCallback):
                 signal.signal(number, handler)
 
     def _note(self, process: int, number: int, frame: Any) -> None:
-        if self.signal and time.monotonic() - self._arrived > SECONDS_TO_A_SECOND:
+        if self.signal and time.monotonic() - self._arrived > GRACE_SECONDS:
             os._exit(128 + number)
         if not self.signal:
             self.signal, self._arrived = number, time.monotonic()
@@ -100,17 +102,19 @@ class StopOnSignal(TrainerCallback):
     ) -> None:
         """Read the last message, which nobody has waited for."""
         if self._message is not None:
-            self._message[1].wait()
+            number, work = self._message
+            work.wait()
+            self.signal = self.signal or int(number)
             self._message = None
 
 
 def init_worker(seed_worker: Callable[[int], None], worker_id: int) -> None:
-    """Let a worker of the data loader outlive the first SIGTERM, as the process that needs its batches does.
+    """Let a worker of the data loader outlive a SIGTERM, as the process that needs its batches does.
 
     Args:
         seed_worker: what the Trainer does in a new worker.
         worker_id: 0-based.
     """
     seed_worker(worker_id)
-    # torch puts a handler of its own under the inherited one
-    signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
+    # torch's handler exits at once; the alarm ends a worker that hangs when the run has no more use for it
+    signal.signal(signal.SIGTERM, lambda number, frame: signal.alarm(WORKER_SECONDS))

@@ -72,7 +72,7 @@ def test_a_signal_to_the_data_workers_too_does_not_take_the_batches_away(tmp_pat
 
 
 def test_a_second_signal_exits_at_once(tmp_path, monkeypatch):
-    monkeypatch.setattr(signals, "SECONDS_TO_A_SECOND", -1.0)
+    monkeypatch.setattr(signals, "GRACE_SECONDS", -1.0)
 
     def train() -> None:
         callback = SignalItself(2, signal.SIGTERM, signal.SIGINT)
