@@ -25,9 +25,8 @@ def main(folder: Path) -> None:
         for row in rows.select_columns(["id", column]):
             row[column].save(folder / place / f"{row['id']}.png")
     (folder / "id2label.json").write_text(json.dumps(data.id2label, indent=2))
-    print(
-        f"{len(data.labeled)} labeled, {len(data.unlabeled)} unlabeled, {len(data.test)} test images in {folder}"
-    )
+    counts = f"{len(data.labeled)} labeled, {len(data.unlabeled)} unlabeled and {len(data.test)} test images"
+    print(f"{counts} in {folder}")
 
 
 if __name__ == "__main__":
