@@ -14,7 +14,7 @@ from transformers.trainer_utils import HubStrategy
 from transformers.utils.hub import PushInProgress, hf_api
 
 from pos_hf.hub import Files, evaluation_results, hub_errors, model_card, run_facts, run_files, upload
-from pos_hf.hub.files import without_origin
+from pos_hf.hub.files import CARD_NAME, without_origin
 from pos_hf.methods import Method
 from pos_hf.reporting.history import Run, read_runs
 
@@ -106,11 +106,26 @@ class PushesToHub(Trainer):
             return None
         self._finish_current_push()
         (run,) = read_runs([Path(self.args.output_dir)])
-        facts = run_facts(run) if "facts.method" in run.settings else self.facts
+        facts = self._facts_of(run)
         card = model_card(run, facts, self._repository, kwargs.get("license"))
         files = run_files(run.folder, card, evaluation_results(run, facts))
         job = self._upload(files, commit_message or "End of training", token, revision)
         return job.result() if blocking else job
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """Write the card into the run's folder, which holds a saved model and state.
+
+        Args:
+            args: not read; of the Trainer's method.
+            kwargs: `license`, the Hub's identifier; others are not read.
+        """
+        if self.is_world_process_zero():
+            (run,) = read_runs([Path(self.args.output_dir)])
+            card = model_card(run, self._facts_of(run), self._repository, kwargs.get("license"))
+            (run.folder / CARD_NAME).write_text(card)
+
+    def _facts_of(self, run: Run) -> dict[str, Any]:
+        return run_facts(run) if "facts.method" in run.settings else self.facts
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
         """Upload what training has reached, in the background; called after every save."""
@@ -123,7 +138,8 @@ class PushesToHub(Trainer):
             shutil.rmtree(stage)
             return
         self.callback_handler.on_push_begin(self.args, self.state, self.control)
-        run = Run("", stage, self.state.log_history, {}, {}, [], None)
+        log: list[dict[str, Any]] = [*self.state.log_history, {"step": self.state.global_step}]
+        run = Run("", stage, log, {}, {}, [], None)
         files = run_files(stage, model_card(run, self.facts, self._repository))
         if self.args.hub_strategy != HubStrategy.EVERY_SAVE:
             latest = self.args.hub_strategy == HubStrategy.CHECKPOINT

@@ -89,10 +89,12 @@ def push_from_python(folder: Path) -> dict[str, Any]:
             save_strategy="steps",
             save_steps=2,
             max_steps=4,
+            logging_steps=3,
         )
         trainer.train()
         during = len(HfApi().model_info(f"me/python-{strategy}").siblings)
         trainer.push_to_hub(license="mit")
+        trainer.create_model_card(license="mit")
         commits[strategy] = {"files_during_training": during}
     return commits
 

@@ -251,6 +251,7 @@ def test_a_trainer_in_python_pushes_when_its_strategy_says(pushed):
         files = pushed.hub.repositories[f"me/python-{name}"].files
         assert set(files) == MODEL | {f"student/{file}" for file in MODEL} | {"README.md"}
         assert ModelCard(files["README.md"].decode()).data.license == "mit"
+        assert (pushed.folder / name / "README.md").read_bytes() == files["README.md"]
 
 
 def test_evaluate_and_predict_take_a_repository(pushed):
