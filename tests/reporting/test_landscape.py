@@ -137,6 +137,22 @@ def test_an_interrupted_measurement_resumes_to_the_same_file(model, batches, tmp
     assert centre["loss"] == pytest.approx(supervised_loss(model, batches).item())
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_a_trained_model_lies_at_the_lowest_point(model, batches, tmp_path, seed) -> None:
+    optimizer = torch.optim.LBFGS(model.parameters(), max_iter=60)
+
+    def closure() -> torch.Tensor:
+        optimizer.zero_grad()
+        loss = supervised_loss(model, batches)
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    write_landscape(model, batches, batches, tmp_path / "landscape.jsonl", seed=seed)
+    points = [json.loads(line) for line in (tmp_path / "landscape.jsonl").read_text().splitlines()[1:-1]]
+    assert min(points, key=lambda point: point["loss"])["position"] == [0.0]
+
+
 def test_other_settings_or_a_grid_without_the_trained_weights_are_refused(model, batches, tmp_path) -> None:
     with pytest.raises(InputError, match="odd"):
         write_landscape(model, batches, batches, tmp_path / "a.jsonl", points=4)
