@@ -19,6 +19,7 @@ from transformers import BaseImageProcessor, PreTrainedModel
 from pos_hf.evaluation.inference import Inference, class_probabilities, label_names
 from pos_hf.evaluation.pseudo_labels import PseudoLabeler
 from pos_hf.evaluation.results import Evaluation
+from pos_hf.workers import outlive_sigterm
 
 MAX_WAITING = 64
 """Images held back while batches of one shape fill up; bounds memory when every image has another size."""
@@ -122,6 +123,7 @@ def image_batches(
         batch_size=None,
         num_workers=num_workers,
         collate_fn=partial(_prepare, image_processor=image_processor),
+        worker_init_fn=outlive_sigterm,
         generator=torch.Generator(),  # evaluation in the middle of training must not touch its random numbers
     )
     waiting: dict[tuple, dict[int, Prepared]] = defaultdict(dict)

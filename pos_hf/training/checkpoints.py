@@ -5,7 +5,6 @@ import json
 import os
 import re
 import shutil
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +19,10 @@ from transformers.utils import SAFE_WEIGHTS_NAME
 
 from pos_hf.files import INCOMPLETE, explained, sync
 from pos_hf.methods import Method
+from pos_hf.workers import outlive_sigterm
 
 from .diagnostics import Diagnostics
-from .signals import StopOnSignal, init_worker
+from .signals import StopOnSignal
 from .teacher import EMATeacher
 
 MANIFEST = "manifest.json"
@@ -167,7 +167,8 @@ class CheckpointedTrainer(Trainer):
     def get_train_dataloader(self) -> DataLoader:
         """The Trainer's, with workers that a scheduler's signal does not end before the run does."""
         loader: Any = super().get_train_dataloader()
-        loader.base_dataloader.worker_init_fn = partial(init_worker, loader.worker_init_fn)
+        # in place of a seed for the workers' random numbers: every view is a function of its key
+        loader.base_dataloader.worker_init_fn = outlive_sigterm
         return loader
 
     # ---- Complete or absent ----

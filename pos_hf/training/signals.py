@@ -4,7 +4,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -17,7 +17,6 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 # a scheduler that signals every process and a launcher that passes its own on send two for one
 GRACE_SECONDS = 2.0
-WORKER_SECONDS = 60
 
 
 class StopOnSignal(TrainerCallback):
@@ -106,15 +105,3 @@ class StopOnSignal(TrainerCallback):
             work.wait()
             self.signal = self.signal or int(number)
             self._message = None
-
-
-def init_worker(seed_worker: Callable[[int], None], worker_id: int) -> None:
-    """Let a worker of the data loader outlive a SIGTERM, as the process that needs its batches does.
-
-    Args:
-        seed_worker: what the Trainer does in a new worker.
-        worker_id: 0-based.
-    """
-    seed_worker(worker_id)
-    # torch's handler exits at once; the alarm ends a worker that hangs when the run has no more use for it
-    signal.signal(signal.SIGTERM, lambda number, frame: signal.alarm(WORKER_SECONDS))

@@ -2,12 +2,15 @@
 
 import json
 import math
+import multiprocessing
+import subprocess
 from functools import partial
 
 import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator, debug_launcher
+from datasets import concatenate_datasets
 
 from pos_hf.evaluation import Inference, evaluate_images, evaluate_model, keep_confident, predict_images
 
@@ -30,6 +33,21 @@ def test_batching_by_shape_changes_no_count(model, dataset, processor) -> None:
     for batch_size in (1, 3, 8):
         evaluation = evaluate_images(model, dataset, processor, batch_size=batch_size)
         assert np.array_equal(evaluation.confusion.counts.numpy(), expected)
+
+
+def test_a_signal_to_the_whole_job_leaves_the_workers_to_the_evaluation(model, dataset, processor) -> None:
+    def signal_workers(*_: object) -> None:
+        workers = [str(process.pid) for process in multiprocessing.active_children()]
+        assert len(workers) == 2
+        hook.remove()
+        # from a process that is not theirs: torch's workers obey their parent in any case
+        subprocess.run(["kill", "-TERM", *workers], check=True)
+
+    hook = model.register_forward_pre_hook(signal_workers)
+    rows = concatenate_datasets([dataset] * 4)  # more than what is prefetched
+    evaluation = evaluate_images(model, rows, processor, num_workers=2)
+    alone = evaluate_images(model, dataset, processor)
+    assert torch.equal(evaluation.confusion.counts, 4 * alone.confusion.counts)
 
 
 def test_each_image_keeps_its_own_areas(model, dataset, processor) -> None:
