@@ -13,6 +13,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.colors import LinearSegmentedColormap, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
@@ -83,9 +84,7 @@ def curves(
         ]
         if logarithmic:
             axes.set_yscale("log")
-            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-            axes.yaxis.set_major_formatter("{x:g}")
-            axes.yaxis.set_minor_formatter(NullFormatter())
+            _plain_numbers(axes.yaxis)
         if unit_interval:
             axes.set_ylim(-0.02, 1.02)
         if reference is not None:
@@ -140,6 +139,7 @@ def norm_distributions(run: Run, colour: str) -> str | None:
         axes.hist(positive[0], bins, color=colour, alpha=0.4)
         axes.hist(positive[1], bins, color=colour, histtype="step", linestyle="--", linewidth=1.5)
         axes.set_xscale("log")
+        _plain_numbers(axes.xaxis)
         axes.set_xlabel("gradient norm")
         axes.set_ylabel("logged steps")
         return True
@@ -267,6 +267,13 @@ def landscape_contours(run: Run, colour: str, key: str) -> str | None:
         return True
 
     return _to_svg(draw, f"landscape-{key}-{run.name}")
+
+
+def _plain_numbers(axis: Axis) -> None:
+    """0.1, 0.2, 0.5, 1 ... on a logarithmic axis, where matplotlib writes powers of ten."""
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_formatter(NullFormatter())
 
 
 def _line(axes: Axes, points: tuple[np.ndarray, np.ndarray], colour: str, style: str) -> bool:
