@@ -13,6 +13,7 @@ from transformers import Trainer
 from transformers.trainer_utils import HubStrategy
 from transformers.utils.hub import PushInProgress, hf_api
 
+from pos_hf.errors import TrainingStopped
 from pos_hf.hub import Files, evaluation_results, hub_errors, model_card, run_facts, run_files, upload
 from pos_hf.hub.files import CARD_NAME, without_origin
 from pos_hf.methods import Method
@@ -132,20 +133,16 @@ class PushesToHub(Trainer):
         if self.args.hub_strategy == HubStrategy.END:
             return
         stage = Path(tempfile.mkdtemp(prefix="pos_hf_push_"))
-        self.save_model(str(stage))  # on every rank, as sharded weights are gathered
         busy = self.is_world_process_zero() and self.push_in_progress and not self.push_in_progress.is_done()
-        if not self.is_world_process_zero() or (busy and not self.args.hub_always_push):
+        try:
+            files = self._stage(Path(checkpoint_folder), stage)
+        except (OSError, TrainingStopped) as error:
+            logger.warning(f"a push failed, training goes on: {error}")
+            files = {}
+        if not files or (busy and not self.args.hub_always_push):
             shutil.rmtree(stage)
             return
         self.callback_handler.on_push_begin(self.args, self.state, self.control)
-        log: list[dict[str, Any]] = [*self.state.log_history, {"step": self.state.global_step}]
-        run = Run("", stage, log, {}, {}, [], None)
-        files = run_files(stage, model_card(run, self.facts, self._repository))
-        if self.args.hub_strategy != HubStrategy.EVERY_SAVE:
-            latest = self.args.hub_strategy == HubStrategy.CHECKPOINT
-            name = "last-checkpoint" if latest else Path(checkpoint_folder).name
-            copy_checkpoint(Path(checkpoint_folder), stage / name)
-            files |= {path.relative_to(stage).as_posix(): path for path in (stage / name).rglob("*.*")}
         job = self._upload(files, f"Training in progress, step {self.state.global_step}")
 
         def finish(job: Future) -> None:
@@ -156,6 +153,21 @@ class PushesToHub(Trainer):
         job.add_done_callback(finish)
         jobs: Any = [*(self.push_in_progress.jobs if busy else []), job]
         self.push_in_progress = PushInProgress(jobs)
+
+    def _stage(self, checkpoint: Path, stage: Path) -> Files:
+        """Copy what is to be pushed, which training goes on to change; {} on other ranks than the first."""
+        self.save_model(str(stage))  # on every rank, as sharded weights are gathered
+        if not self.is_world_process_zero():
+            return {}
+        log: list[dict[str, Any]] = [*self.state.log_history, {"step": self.state.global_step}]
+        run = Run("", stage, log, {}, {}, [], None)
+        files = run_files(stage, model_card(run, self.facts, self._repository))
+        if self.args.hub_strategy != HubStrategy.EVERY_SAVE:
+            latest = self.args.hub_strategy == HubStrategy.CHECKPOINT
+            copy = stage / ("last-checkpoint" if latest else checkpoint.name)
+            copy_checkpoint(checkpoint, copy)
+            files |= {path.relative_to(stage).as_posix(): path for path in copy.rglob("*.*")}
+        return files
 
     def _upload(
         self, files: Files, message: str, token: str | None = None, revision: str | None = None

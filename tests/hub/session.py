@@ -79,12 +79,12 @@ def push_while_training(folder: Path) -> None:
 def push_from_python(folder: Path) -> dict[str, Any]:
     """Commits of a trainer with each strategy, before and after its own `push_to_hub`."""
     commits = {}
-    for strategy in ("end", "every_save"):
+    for name in ("end", "every_save", "refused"):
         trainer = tiny_trainer(
-            str(folder / strategy),
+            str(folder / name),
             push_to_hub=True,
-            hub_model_id=f"me/python-{strategy}",
-            hub_strategy=strategy,
+            hub_model_id=f"me/python-{name}",
+            hub_strategy="every_save" if name == "refused" else name,
             hub_always_push=True,
             save_strategy="steps",
             save_steps=2,
@@ -92,10 +92,10 @@ def push_from_python(folder: Path) -> dict[str, Any]:
             logging_steps=3,
         )
         trainer.train()
-        during = len(HfApi().model_info(f"me/python-{strategy}").siblings)
+        during = len(HfApi().model_info(f"me/python-{name}").siblings)
         trainer.push_to_hub(license="mit")
         trainer.create_model_card(license="mit")
-        commits[strategy] = {"files_during_training": during}
+        commits[name] = {"files_during_training": during}
     return commits
 
 

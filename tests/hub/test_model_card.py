@@ -2,6 +2,7 @@
 
 import json
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +12,9 @@ from PIL import Image
 from transformers import SegformerConfig, SegformerForSemanticSegmentation, SegformerImageProcessor
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
+from pos_hf.cli.config import ModelArguments
+from pos_hf.cli.run import training_facts
+from pos_hf.data import DataArguments
 from pos_hf.errors import InputError
 from pos_hf.hub import citations, evaluation_results, model_card, run_facts, write_model_card
 from pos_hf.reporting.history import read_runs
@@ -80,6 +84,20 @@ def test_settings_are_shown_by_name_and_no_others(make_run) -> None:
     text = write_model_card(folder).read_text()
     assert "| learning_rate | `0.003` |" in text and "| method_options.threshold | `0.9` |" in text
     assert "elsewhere" not in text and "max_steps" not in text
+
+
+def test_the_facts_of_a_training_name_sources_on_the_hub_and_no_folder(tmp_path) -> None:
+    trainer, data = SimpleNamespace(facts={}), SimpleNamespace(name="images", split_hash=lambda: "0123")
+    for weights, dataset, expected in (
+        ({"backbone_weights": "someone/backbone"}, "someone/images", ("someone/backbone", "someone/images")),
+        ({"model": "someone/model"}, "someone/images", ("someone/model", "someone/images")),
+        ({"model": str(tmp_path)}, str(tmp_path), (None, None)),
+        ({}, str(tmp_path), (None, None)),
+    ):
+        data_args = DataArguments(dataset=dataset, dataset_format="huggingface")
+        facts = training_facts(trainer, ModelArguments(**weights), data_args, data)
+        assert (facts["base_model"], facts["hub_dataset"]) == expected
+        assert str(tmp_path) not in json.dumps(facts)
 
 
 def test_a_folder_that_does_not_say_how_it_was_trained_is_refused(make_run) -> None:

@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +18,11 @@ from huggingface_hub import ModelCard, parse_eval_result_entries
 from safetensors.torch import load, load_file
 
 from pos_hf.cli.main import main
+from pos_hf.errors import TrainingStopped
 from tests.hub.server import Fault, Hub
 from tests.hub.session import SECRET_FOLDER, TOKEN_IN_YAML
 from tests.launching import ROOT
+from tests.training.tiny import tiny_trainer
 
 TOKEN = "hf_plantedInTheEnvironment9876543210"
 CODE = {
@@ -106,6 +109,7 @@ def pushed(tmp_path_factory) -> Iterator[Pushed]:
     folder = tmp_path_factory.mktemp("hub")
     with Hub(TOKEN, TOKEN_IN_YAML) as hub:
         hub.faults = {f"me/{name}": [fault] for name, fault in SERVER_FAULTS.items()}
+        hub.faults["me/python-refused"] = [Fault("commit", 403)]
         run_python(hub, folder, "home", "-m", "tests.hub.session", str(folder), *SERVER_FAULTS)
         yield Pushed(folder, json.loads((folder / "results.json").read_text()), hub)
 
@@ -252,6 +256,25 @@ def test_a_trainer_in_python_pushes_when_its_strategy_says(pushed):
         assert set(files) == MODEL | {f"student/{file}" for file in MODEL} | {"README.md"}
         assert ModelCard(files["README.md"].decode()).data.license == "mit"
         assert (pushed.folder / name / "README.md").read_bytes() == files["README.md"]
+
+
+def test_training_goes_on_when_a_push_is_refused(pushed):
+    commits = pushed.hub.repositories["me/python-refused"].commits
+    assert commits == ["Training in progress, step 4", "End of training"]
+
+
+def test_training_goes_on_when_a_push_cannot_be_staged(tmp_path, monkeypatch, caplog):
+    def full_disk(*arguments: object) -> None:
+        raise TrainingStopped("no space left")
+
+    trainer = tiny_trainer(str(tmp_path / "run"))
+    trainer.push_in_progress = None
+    monkeypatch.setattr(trainer, "save_model", full_disk)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    trainer._push_from_checkpoint(str(tmp_path / "run" / "checkpoint-1"))
+    assert "no space left" in caplog.text
+    assert trainer.push_in_progress is None
+    assert not list(tmp_path.glob("pos_hf_push_*"))
 
 
 def test_evaluate_and_predict_take_a_repository(pushed):
