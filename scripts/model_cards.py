@@ -50,7 +50,7 @@ def card(recipe: Path) -> str:
         base_model=None if is_local else weights,
         library_name="transformers",
         pipeline_tag="image-segmentation",
-        tags=["semantic-segmentation", "semi-supervised-learning", "pos_hf", method],
+        tags=["semantic-segmentation", *["semi-supervised-learning"] * unlabeled, "pos_hf", method],
     )
     environment = Environment(
         loader=FileSystemLoader(CARDS), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True

@@ -139,6 +139,9 @@ def evaluation_results(run: Run, facts: Mapping[str, Any]) -> str | None:
 
 def _metadata(run: Run, facts: Mapping[str, Any], repository: str, license: str | None) -> ModelCardData:
     """The card's metadata, with the results as a model index."""
+    tags = ["semantic-segmentation", "pos_hf", facts["method"]]
+    if facts["num_unlabeled"]:
+        tags.append("semi-supervised-learning")
     results = [
         EvalResult(
             task_type="image-segmentation",
@@ -157,8 +160,8 @@ def _metadata(run: Run, facts: Mapping[str, Any], repository: str, license: str 
         license=license,
         library_name="transformers",
         pipeline_tag="image-segmentation",
-        tags=["semantic-segmentation", "semi-supervised-learning", "pos_hf", facts["method"]],
-        metrics=["mean_iou"],
+        tags=tags,
+        metrics=["mean_iou"] if results else None,
         model_name=repository.split("/")[-1],
         eval_results=results or None,
     )

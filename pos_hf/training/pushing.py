@@ -16,7 +16,7 @@ from transformers.utils.hub import PushInProgress, hf_api
 from pos_hf.errors import TrainingStopped
 from pos_hf.hub import Files, evaluation_results, hub_errors, model_card, run_facts, run_files, upload
 from pos_hf.hub.files import CARD_NAME, without_origin
-from pos_hf.methods import Method
+from pos_hf.methods import METHODS, Method
 from pos_hf.reporting.history import Run, read_runs
 
 from .arguments import POSConfig
@@ -55,11 +55,12 @@ class PushesToHub(Trainer):
     def facts(self) -> dict[str, Any]:
         """What the trainer itself knows of `pos_hf.hub.model_card.FACTS`."""
         data: Any = self.train_dataset
+        names = {kind: name for name, kind in METHODS.items()}
         num_unlabeled = len(data.unlabeled) if "unsupervised" in self.method.objectives else 0
         return {
             "num_labeled": len(data.labeled),
             "num_unlabeled": num_unlabeled,
-            "method": self.args.method,
+            "method": names.get(type(self.method), type(self.method).__name__),
             "strategy": self.args.strategy if num_unlabeled else "supervised",
             "seed": self.args.seed,
         }

@@ -57,6 +57,7 @@ def test_the_text_holds_label_counts_every_class_and_the_papers(make_run) -> Non
 
 def test_a_run_without_unlabeled_images_claims_nothing_about_them(make_run) -> None:
     text = write_model_card(make_run("run", unlabeled=False)).read_text()
+    assert "semi-supervised" not in text and "| strategy |" not in text
     assert "Gradients:" not in text and "Pseudo-labels" not in text
     assert "without any unlabeled" in text
 
