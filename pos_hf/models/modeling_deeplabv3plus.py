@@ -78,7 +78,7 @@ class DeepLabV3PlusForSemanticSegmentation(SegmentationModel):
             replace_batch_norm(self, config.group_norm_groups)
         self.post_init()
 
-    def get_input_embeddings(self) -> None:
+    def get_input_embeddings(self) -> None:  # type: ignore[override]
         """None: a convolutional network has no embeddings, which accelerate's FSDP2 asks every model for."""
 
     @can_return_tuple
