@@ -61,8 +61,9 @@ def check_options(
     """
     parameters = inspect.signature(call, eval_str=True).parameters
     try:
-        for name in options.keys() & parameters.keys():
-            check_type(name, options[name], parameters[name].annotation)
+        for name, value in options.items():
+            if name in parameters:
+                check_type(name, value, parameters[name].annotation)
         check_intervals(options, intervals)
     except InputError as error:
         raise InputError(f"{what}: {error}") from error
@@ -79,7 +80,7 @@ def check_type(name: str, value: Any, hint: Any) -> None:
     choices = [choice for part in _alternatives(hint) for choice in _choices(part)]
     if choices and isinstance(value, str):
         raise InputError(
-            f"{name} is {value!r}, but must be one of {', '.join(choices)}: did you mean "
+            f"{name} is {reprlib.repr(value)}, but must be one of {', '.join(choices)}: did you mean "
             f"{nearest(value, choices)!r}?"
         )
     words = dict.fromkeys(", ".join(_choices(part)) or _words(part) for part in _alternatives(hint))

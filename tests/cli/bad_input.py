@@ -260,6 +260,13 @@ MODELS = [
          '{"group_norm_groups":null}'),
     Case("crop smaller than a patch", ("crop_size 4", "8 pixels"),
          command=TRAIN + " --model dinov2_dpt_tiny --crop_size 4"),
+    # the tests run offline
+    Case("model of the Hub, offline", ("someone/model",), command="evaluate someone/model shapes"),
+    Case("model of the Hub to train, offline", ("someone/model",), command=TRAIN + " --model someone/model"),
+    Case("dataset of the Hub, offline", ("someone/pets",), keys(dataset_format="huggingface"),
+         TRAIN + " --dataset someone/pets"),
+    Case("backbone of the Hub, offline", ("someone/vit",),
+         command=TRAIN + " --model dinov2_dpt_tiny --backbone_weights someone/vit"),
     Case("nothing to convert", ("{}/x.pth",), command="convert {}/x.pth --to {}/out"),
     Case("pickle that would run code", ("x.pth", "run code"),
          write("x.pth", pickle.dumps(Malicious(), protocol=2)),
