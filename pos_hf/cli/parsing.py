@@ -18,6 +18,7 @@ INTERVALS = {
     "points": "[1, 1001]",
     "radius": "(0, 1e6]",
     "seed": "[0, 4294967295]",
+    "jobs": "[1, 1024]",
     "train_images": "[1, inf)",
     "test_images": "[1, inf)",
 }

@@ -1,7 +1,8 @@
 """`pos-hf study STUDY.yaml`: a grid of runs under one question, ending in a table."""
 
-import argparse
 from pathlib import Path
+
+from pos_hf.cli.parsing import CommandParser
 
 
 def main(argv: list[str]) -> int:
@@ -16,13 +17,15 @@ def main(argv: list[str]) -> int:
     Raises:
         InputError: The study or one of its runs cannot be used; nothing has been started.
     """
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="pos-hf study",
         description="Run every arm of a study on every column with every seed, skip what is done, and write "
         "table.md, table.csv, table.tex and table.html into the study's folder.",
     )
     parser.add_argument("study", type=Path, help="YAML file, such as configs/studies/shapes.yaml")
-    parser.add_argument("--jobs", type=int, default=1, help="runs at the same time")
+    parser.add_argument(
+        "--jobs", type=int, default=1, help="runs at the same time, on a machine whose runs share no GPU"
+    )
     parser.add_argument(
         "--table_only", action="store_true", help="start nothing, write the table of what is done"
     )

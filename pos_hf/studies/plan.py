@@ -1,5 +1,6 @@
 """A study file: arms x columns x seeds, each run a config of its own. Nothing is started here."""
 
+import dataclasses
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,8 +10,8 @@ import yaml
 
 from pos_hf.cli.config import parse_config, read_yaml
 from pos_hf.errors import InputError, nearest
+from pos_hf.values import check_group, check_type
 
-KEYS = ("title", "config", "output_dir", "baseline", "num_processes", "arms", "columns", "seeds", "published")
 SCORES_FILE = "metrics.json"
 
 
@@ -73,13 +74,57 @@ class Study:
     published: dict[str, list[float | None]]
 
 
+@dataclass(frozen=True)
+class StudyFile:
+    """A study as it is written.
+
+    An arm, a column and a seed are entries of the config to replace; `config` among them replaces the file.
+    Arms win over columns, seeds over both.
+
+    Args:
+        title: heading of the table.
+        config: what all runs share, relative to the study's file.
+        output_dir: of the study.
+        baseline: the arm that the others are compared with.
+        arms: rows of the table, entries by name.
+        columns: columns of the table, entries by name.
+        seeds: entries, `seed` among them.
+        num_processes: of each run.
+        published: mIoU in percent of an arm, one number or null a column.
+    """
+
+    title: str
+    config: str
+    output_dir: str
+    baseline: str
+    arms: dict[str, Any]
+    columns: dict[str, Any]
+    seeds: list[dict[str, Any]]
+    num_processes: int = 1
+    published: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_group(self, {"num_processes": "[1, 65536]"})
+        for kind in ("arms", "columns"):
+            for name, entries in getattr(self, kind).items():
+                check_type(f"{kind}: {name}", entries, dict[str, Any])
+        if not (self.arms and self.columns and self.seeds and all("seed" in entry for entry in self.seeds)):
+            raise InputError("a study needs arms, columns, and seeds such as [{seed: 0}, {seed: 1}]")
+        for kind, names in (("baseline", [self.baseline]), ("published", self.published)):
+            for name in names:
+                if name not in self.arms:
+                    raise InputError(f"{kind} names {name!r}, which is no arm of {', '.join(self.arms)}")
+        for name, numbers in self.published.items():
+            check_type(f"published: {name}", numbers, list[float | None])
+            if len(numbers) != len(self.columns):
+                raise InputError(f"published: {name} needs {len(self.columns)} numbers, one a column")
+
+
 def read_study(path: Path) -> Study:
     """Read a study file and check the config of every run in it.
 
     Args:
-        path: YAML with `title`, `config` (relative to the file), `output_dir`, `baseline`, `arms`, `columns`,
-            `seeds`; optional `num_processes` and `published`. An arm, a column and a seed are entries of the
-            config to replace; `config` among them replaces the file. Arms win over columns, seeds over both.
+        path: YAML of the fields of `StudyFile`.
 
     Returns:
         The study.
@@ -88,75 +133,46 @@ def read_study(path: Path) -> Study:
         InputError: a key or a run's config cannot be used, or a run's folder holds a run with other settings.
     """
     values = read_yaml(path)
+    fields = {field.name: field for field in dataclasses.fields(StudyFile)}
     for key in values:
-        if key not in KEYS:
-            raise InputError(f"{path}: unknown key {key!r}, did you mean {nearest(key, KEYS)!r}?")
-    missing = [key for key in KEYS[:4] + KEYS[5:8] if key not in values]
-    if missing:
+        if key not in fields:
+            raise InputError(f"{path}: unknown key {key!r}, did you mean {nearest(str(key), fields)!r}?")
+    needed = (name for name, field in fields.items() if field.default_factory is field.default)
+    if missing := [name for name in needed if name not in values]:
         raise InputError(f"{path} needs {', '.join(missing)}")
-    arms, columns = _entries(path, "arms", values["arms"]), _entries(path, "columns", values["columns"])
-    published = values.get("published") or {}
-    for kind, names in (("baseline", [values["baseline"]]), ("published", published)):
-        for name in names:
-            if name not in arms:
-                raise InputError(
-                    f"{path}: {kind} names {name!r}, which is no arm; arms are {', '.join(arms)}"
-                )
-    for name, numbers in published.items():
-        if len(numbers) != len(columns):
-            raise InputError(f"{path}: published numbers of {name!r} must be {len(columns)}, one a column")
-    seeds = values["seeds"]
-    if not seeds or not all(isinstance(entry, dict) and "seed" in entry for entry in seeds):
-        raise InputError(f"{path}: seeds is a list such as [{{seed: 0}}, {{seed: 1}}]")
-    folder = Path(values["output_dir"])
+    try:
+        file = StudyFile(**values)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
     runs = [
-        _planned_run(path, values["config"], folder, (column, columns[column]), (arm, arms[arm]), seed)
-        for seed in seeds
-        for column in columns
-        for arm in arms
+        _planned_run(path, file, column, arm, seed)
+        for seed in file.seeds
+        for column in file.columns
+        for arm in file.arms
     ]
     study = Study(
-        title=values["title"],
-        folder=folder,
-        baseline=values["baseline"],
-        num_processes=values.get("num_processes", 1),
-        arms=list(arms),
-        columns=list(columns),
+        title=file.title,
+        folder=Path(file.output_dir),
+        baseline=file.baseline,
+        num_processes=file.num_processes,
+        arms=list(file.arms),
+        columns=list(file.columns),
         runs=runs,
-        published=published,
+        published=file.published,
     )
     _check(study)
     return study
 
 
-def _entries(path: Path, key: str, value: Any) -> dict[str, dict[str, Any]]:
-    if (
-        not isinstance(value, dict)
-        or not value
-        or not all(isinstance(v, dict | None) for v in value.values())
-    ):
-        raise InputError(
-            f"{path}: {key} maps each name to config entries, such as {{uniform: {{strategy: uniform}}}}"
-        )
-    return {str(name): entries or {} for name, entries in value.items()}
-
-
-def _planned_run(
-    path: Path,
-    config: str,
-    folder: Path,
-    column: tuple[str, dict[str, Any]],
-    arm: tuple[str, dict[str, Any]],
-    seed: dict[str, Any],
-) -> PlannedRun:
-    changes = column[1] | arm[1] | seed
-    settings = read_yaml(path.parent / changes.pop("config", config))
+def _planned_run(path: Path, file: StudyFile, column: str, arm: str, seed: dict[str, Any]) -> PlannedRun:
+    changes = file.columns[column] | file.arms[arm] | seed
+    settings = read_yaml(path.parent / changes.pop("config", file.config))
     if "strategy" in changes:
         settings.pop("strategy_options", None)  # they belong to the file's own strategy
     if "method" in changes:
         settings.pop("method_options", None)
-    run = folder / _slug(column[0]) / _slug(arm[0]) / f"seed_{seed['seed']}"
-    return PlannedRun(arm[0], column[0], seed["seed"], run, settings | changes | {"output_dir": str(run)})
+    run = Path(file.output_dir) / _slug(column) / _slug(arm) / f"seed_{seed['seed']}"
+    return PlannedRun(arm, column, seed["seed"], run, settings | changes | {"output_dir": str(run)})
 
 
 def _slug(name: str) -> str:
@@ -169,7 +185,8 @@ def _check(study: Study) -> None:
     for run in study.runs:
         if folders.count(run.folder) > 1:
             raise InputError(f"two runs of the study share the folder {run.folder}: give them other names")
-        if run.folder.exists() and yaml.safe_load(run.config_file.read_text()) != run.settings:
+        begun = yaml.safe_load(run.config_file.read_text()) if run.config_file.exists() else None
+        if run.folder.exists() and begun != run.settings:
             raise InputError(
                 f"{run.folder} was begun with other settings ({run.config_file}): remove it, or choose "
                 "another output_dir for the study"

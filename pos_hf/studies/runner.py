@@ -29,18 +29,22 @@ def run_study(study: Study, jobs: int = 1) -> list[PlannedRun]:
     )
     with progress, ThreadPoolExecutor(jobs) as pool:
         results = {pool.submit(_launch, run, study.num_processes): run for run in waiting}
-        for result in as_completed(results):
-            run = results[result]
-            progress.set_postfix_str(f"{run.arm}, {run.column}, seed {run.seed}")
-            progress.update()
-            if result.result() != 0:
-                failed.append(run)
+        try:
+            for result in as_completed(results):
+                run = results[result]
+                progress.set_postfix_str(f"{run.arm}, {run.column}, seed {run.seed}")
+                progress.update()
+                if result.result() != 0:
+                    failed.append(run)
+        finally:
+            pool.shutdown(cancel_futures=True)  # an interrupted study starts nothing more
     return failed
 
 
 def _launch(run: PlannedRun, num_processes: int) -> int:
     command = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", str(num_processes)]
-    command += ["--module", "pos_hf", "train", str(run.config_file)]
+    # 0: whichever port is free
+    command += ["--main_process_port", "0", "--module", "pos_hf", "train", str(run.config_file)]
     if newest_complete(run.folder)[0]:
         command += ["--resume_from_checkpoint", "latest"]
     elif (run.folder / RUN_FILE).exists():

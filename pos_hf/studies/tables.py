@@ -1,6 +1,7 @@
 """A study's table as Markdown, CSV, LaTeX and HTML, with a picture of every seed's score."""
 
 import csv
+import re
 from collections.abc import Callable
 from io import StringIO
 
@@ -17,6 +18,12 @@ CAPTION = (
 )
 PICTURE_FILE = "table.svg"
 BASELINE_COLOUR, ARM_COLOUR = "#8a8f98", "#2f6fab"
+
+LATEX = {character: rf"\{character}" for character in "%_&#${}"} | {
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "\\": r"\textbackslash{}",
+}
 
 Rows = list[list[str]]
 
@@ -58,8 +65,9 @@ def table_rows(study: Study, cells: list[Cell]) -> tuple[list[str], Rows]:
     Returns:
         The header and one row of as many entries for each arm.
     """
+    num_seeds = len({run.seed for run in study.runs})
     parts: list[tuple[str, Callable[[Cell], str]]] = [
-        ("", lambda cell: _score(cell)),
+        ("", lambda cell: _score(cell, num_seeds)),
         (f", to {study.baseline}", lambda cell: _interval(cell.difference)),
     ]
     if study.published:
@@ -71,10 +79,12 @@ def table_rows(study: Study, cells: list[Cell]) -> tuple[list[str], Rows]:
     return header, rows
 
 
-def _score(cell: Cell) -> str:
+def _score(cell: Cell, num_seeds: int) -> str:
     if cell.mean is None:
         return "-"
-    return f"{cell.mean:.1f}" if cell.deviation is None else f"{cell.mean:.1f} ± {cell.deviation:.1f}"
+    spread = "" if cell.deviation is None else f" ± {cell.deviation:.1f}"
+    unfinished = f" (n={len(cell.scores)})" if len(cell.scores) < num_seeds else ""
+    return f"{cell.mean:.1f}{spread}{unfinished}"
 
 
 def _interval(interval: Interval | None) -> str:
@@ -82,7 +92,7 @@ def _interval(interval: Interval | None) -> str:
 
 
 def _markdown(header: list[str], rows: Rows) -> str:
-    lines = [header, ["---"] * len(header), *rows]
+    lines = [[cell.replace("|", "\\|") for cell in line] for line in (header, ["---"] * len(header), *rows)]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
@@ -103,15 +113,7 @@ def _csv(cells: list[Cell]) -> str:
 
 def _latex(header: list[str], rows: Rows, caption: str) -> str:
     def escape(text: str) -> str:
-        for plain, command in {
-            "%": r"\%",
-            "_": r"\_",
-            "&": r"\&",
-            "#": r"\#",
-            "±": r"$\pm$",
-        }.items():
-            text = text.replace(plain, command)
-        return text
+        return re.sub(r"[%_&#${}~^\\]", lambda match: LATEX[match[0]], text).replace("±", r"$\pm$")
 
     lines = [" & ".join(map(escape, line)) + r" \\" for line in (header, *rows)]
     body = "\n".join([lines[0], r"\midrule", *lines[1:]])

@@ -90,9 +90,15 @@ def test_another_strategy_does_not_inherit_the_options_of_the_files(study_file):
         ({"colums": {}}, "unknown key 'colums', did you mean 'columns'"),
         ({"baseline": "unifrom"}, "baseline names 'unifrom'"),
         ({"published": {"other": [1.0, 2.0]}}, "published names 'other'"),
-        ({"published": {"uniform": [1.0]}}, "must be 2, one a column"),
-        ({"seeds": [0, 1]}, "seeds is a list such as"),
-        ({"arms": ["uniform"]}, "arms maps each name"),
+        ({"published": {"uniform": [1.0]}}, "needs 2 numbers, one a column"),
+        ({"published": {"uniform": ["x", 1.0]}}, "published: uniform is .* must be a list"),
+        ({"published": ["uniform"]}, "published is .* must be a mapping"),
+        ({"seeds": [0, 1]}, "seeds is .* must be a list"),
+        ({"seeds": [{"split_seed": 0}]}, "seeds such as"),
+        ({"arms": ["uniform"]}, "arms is .* must be a mapping"),
+        ({"arms": {"uniform": "uniform"}}, "arms: uniform is 'uniform', but must be a mapping"),
+        ({"config": 5}, "config is 5, but must be text"),
+        ({"num_processes": 0}, "num_processes is 0, but must lie in"),
         ({"arms": {"uniform": {"stratgy": "uniform"}}}, "did you mean 'strategy'"),
         ({"arms": {"uniform": {}, "Uniform!": {}}}, "share the folder"),
         ({"config": "absent.yaml"}, "there is no config file"),
@@ -110,6 +116,35 @@ def test_a_folder_with_a_run_of_other_settings_is_kept(study_file):
     with pytest.raises(InputError, match="begun with other settings"):
         read_study(change(study_file, columns={"1/8 (46)": {"max_steps": 3}}, published={}))
     assert first.config_file.read_text() == before
+
+
+def test_a_run_folder_of_unknown_settings_is_kept(study_file):
+    first = read_study(study_file).runs[0]
+    score(first, 0.5)
+    first.config_file.unlink()
+    with pytest.raises(InputError, match="begun with other settings"):
+        read_study(study_file)
+
+
+def test_a_score_says_of_how_few_seeds_it_is(study_file):
+    study = read_study(study_file)
+    for run in study.runs:
+        if run.seed < 2 and run.arm == "uniform":
+            score(run, 0.5)
+    assert "| uniform | 50.0 ± 0.0 (n=2) |" in write_tables(study)
+
+
+def test_no_run_starts_after_an_interruption(study_file, monkeypatch):
+    started = []
+
+    def interrupt(run, num_processes):
+        started.append(run)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pos_hf.studies.runner._launch", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        run_study(read_study(study_file))
+    assert len(started) < 4
 
 
 def test_the_table_holds_means_spreads_and_paired_differences(study_file):
