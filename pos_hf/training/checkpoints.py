@@ -17,10 +17,11 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput
 from transformers.utils import SAFE_WEIGHTS_NAME
 
-from pos_hf.files import INCOMPLETE, explained, sync
+from pos_hf.files import INCOMPLETE, explained, sync, written_aside
 from pos_hf.methods import Method
 from pos_hf.workers import outlive_sigterm
 
+from .arguments import POSConfig
 from .diagnostics import Diagnostics
 from .signals import StopOnSignal
 from .teacher import EMATeacher
@@ -133,6 +134,7 @@ def sha256(path: Path) -> str:
 class CheckpointedTrainer(Trainer):
     """A Trainer whose checkpoints hold all that `POSTrainer` needs to go on as if it had not stopped."""
 
+    args: POSConfig
     teacher: EMATeacher | None
     method: Method
     diagnostics: Diagnostics
@@ -201,6 +203,12 @@ class CheckpointedTrainer(Trainer):
             self._push_from_checkpoint(str(checkpoint))
         if self.args.should_save:
             rotate(checkpoint, self.state.best_model_checkpoint, self.args.save_total_limit)
+
+    def save_state(self) -> None:
+        """Write the run's trainer_state.json, which holds its log, in one piece."""
+        if self.is_world_process_zero():
+            with written_aside(Path(self.args.output_dir)) as aside:
+                self.state.save_to_json(str(aside / TRAINER_STATE_NAME))
 
     def _name_best_checkpoint(self, written: Path, checkpoint: Path) -> None:
         if self.state.best_model_checkpoint != str(written):

@@ -35,6 +35,7 @@ def test_latest_goes_on_from_the_newest_complete_checkpoint(config, tmp_path, ca
     assert main(["train", str(config)]) == 0
     run = tmp_path / "run"
     weights = (run / "model.safetensors").read_bytes()
+    assert json.loads((run / "trainer_state.json").read_text())["global_step"] == 2
     assert sorted(path.name for path in run.glob("checkpoint-*")) == ["checkpoint-1", "checkpoint-2"]
     os.truncate(run / "checkpoint-2" / "optimizer.pt", 1000)
     (run / "model.safetensors").unlink()
@@ -58,3 +59,23 @@ def test_a_stopped_run_exits_with_143_and_overwrite_removes_the_other_run(config
         main(["train", str(config), "--overwrite"])
     assert end.value.code == 143
     assert sorted(path.name for path in run.iterdir()) == ["checkpoint-1", "run.json"]
+
+
+def test_a_checkpoint_of_another_run_replaces_no_run_unasked(config, tmp_path, capsys):
+    other = str(tmp_path / "other")
+    assert main(["train", str(config)]) == 0
+    assert main(["train", str(config), "--output_dir", other, "--max_steps", "1"]) == 0
+    resume = ["--resume_from_checkpoint", str(tmp_path / "run" / "checkpoint-1"), "--output_dir", other]
+    assert main(["train", str(config), *resume]) == 2
+    assert "other holds another run" in capsys.readouterr().err
+    assert main(["train", str(config), *resume, "--overwrite"]) == 0
+
+
+def test_a_replaced_run_leaves_no_file_that_would_pass_for_the_new_ones(config, tmp_path):
+    assert main(["train", str(config), "--method", "fixmatch"]) == 0
+    run = tmp_path / "run"
+    assert (run / "student").is_dir()
+    (run / "landscape.jsonl").write_text("{}")
+    assert main(["train", str(config), "--method", "supervised", "--overwrite"]) == 0
+    assert not (run / "student").exists()
+    assert not (run / "landscape.jsonl").exists()
