@@ -7,23 +7,28 @@ from transformers import IntervalStrategy, PreTrainedModel
 from pos_hf.cli.config import ModelArguments
 from pos_hf.cli.parsing import keep_existing
 from pos_hf.data import DataArguments, SegmentationData
-from pos_hf.errors import InputError
+from pos_hf.errors import InputError, nearest
 from pos_hf.evaluation.inference import patch_size
 from pos_hf.models import PRESETS
 from pos_hf.training import POSConfig
+from pos_hf.training.arguments import CLASS_SCORE
 
 # what a run writes beside its checkpoints and run.json
 OUTPUTS = (
     "README.md",
     "config.json",
     "examples",
+    "landscape.jsonl",
     "metrics.json",
     "model.safetensors",
+    "not_finite.json",
     "per_image.npz",
     "preprocessor_config.json",
+    "pseudo_labels",
     "report.html",
     "student",
     "trainer_state.json",
+    "worst",
 )
 
 
@@ -36,7 +41,7 @@ def check_before_loading(
         model_args: the network.
         data_args: the images.
         args: the trainer's own arguments.
-        is_fresh: the run resumes from no checkpoint.
+        is_fresh: the run does not go on with one in its folder.
 
     Raises:
         InputError: a file of the user's would be replaced, or arguments do not go together.
@@ -74,6 +79,13 @@ def check_rows(data: SegmentationData, args: POSConfig) -> None:
         raise InputError(
             f"{data.name} has neither selection nor test images for eval_strategy "
             f"{IntervalStrategy(args.eval_strategy).value!r}: add some, or raise selection_share"
+        )
+    score = (args.metric_for_best_model or "").removeprefix("eval_")
+    label = score.removeprefix(CLASS_SCORE)
+    if score.startswith(CLASS_SCORE) and label not in data.id2label.values():
+        raise InputError(
+            f"metric_for_best_model is {score!r}, but {data.name} has no class {label!r}, did you mean "
+            f"{nearest(label, data.id2label.values())!r}?"
         )
 
 

@@ -13,7 +13,7 @@ import torch
 from transformers import BaseImageProcessor, PreTrainedModel
 
 from pos_hf.cli.config import ModelArguments
-from pos_hf.cli.preflight import check_before_loading, check_crop, check_rows
+from pos_hf.cli.preflight import OUTPUTS, check_before_loading, check_crop, check_rows
 from pos_hf.data import DataArguments, PairedDataset, SegmentationData, load_data
 from pos_hf.errors import InputError
 from pos_hf.evaluation import evaluate_images, labeler_of, predict_images, protocol
@@ -48,7 +48,8 @@ def run_training(model_args: ModelArguments, data_args: DataArguments, args: POS
     """
     folder = Path(args.output_dir)
     checkpoint = find_checkpoint(folder, args)
-    check_before_loading(model_args, data_args, args, is_fresh=checkpoint is None)
+    is_fresh = checkpoint is None or not lies_in(checkpoint, folder)
+    check_before_loading(model_args, data_args, args, is_fresh)
     method = args.get_method()
     data = load_data(data_args)
     check_rows(data, args)
@@ -65,10 +66,10 @@ def run_training(model_args: ModelArguments, data_args: DataArguments, args: POS
         }
         with written_aside(folder) as aside:
             (aside / RUN_FILE).write_text(json.dumps(groups, indent=2, default=str) + "\n")
-        if args.overwrite and checkpoint is None:
-            # or `latest` would find the replaced run's
-            for old in checkpoints(folder):
-                shutil.rmtree(old)
+        if args.overwrite and is_fresh:
+            # or the replaced run's would pass for this one's
+            for old in [*checkpoints(folder), *(folder / name for name in OUTPUTS)]:
+                shutil.rmtree(old) if old.is_dir() else old.unlink(missing_ok=True)
     with out_of_memory_advice(args, data_args.crop_size):
         trainer.train(resume_from_checkpoint=checkpoint)
     trainer.save_model()
@@ -111,12 +112,17 @@ def find_checkpoint(folder: Path, args: POSConfig) -> str | None:
             raise InputError(
                 f"{asked} is not complete ({damage}): resume from `latest`, which is the newest complete one"
             )
-    elif (folder / RUN_FILE).exists() and not args.overwrite:
+    if (asked is None or not lies_in(asked, folder)) and (folder / RUN_FILE).exists() and not args.overwrite:
         raise InputError(
             f"{folder} holds another run: choose another output_dir, resume it with "
             "--resume_from_checkpoint latest, or replace it with --overwrite"
         )
     return asked
+
+
+def lies_in(checkpoint: str, folder: Path) -> bool:
+    """Whether a checkpoint is one of the run in `folder`, not of another run."""
+    return Path(checkpoint).resolve().parent == folder.resolve()
 
 
 def make_trainer(

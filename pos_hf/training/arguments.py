@@ -59,7 +59,8 @@ OPTION_INTERVALS = {
     "c": "[0, 1)",
 }
 POLYNOMIAL = {"power": 0.9, "lr_end": 0.0}
-SCORES = ("mean_iou", "mean_iou_absent_zero", "overall_accuracy", "student_mean_iou", "iou_")
+SCORES = ("mean_iou", "mean_iou_absent_zero", "overall_accuracy", "student_mean_iou")
+CLASS_SCORE = "iou_"
 
 STEPS_IN_BACKWARD = ("lomo", "adalomo", "galore_adamw_layerwise", "apollo_adamw_layerwise")
 
@@ -193,11 +194,14 @@ class POSConfig(TrainingArguments):
                 "ddp_static_graph cannot be combined with gradient accumulation (PyTorch asserts); "
                 "set one of them off"
             )
-        metric = self.metric_for_best_model
-        if metric is not None and not metric.removeprefix("eval_").startswith(SCORES):
+        score = (self.metric_for_best_model or SCORES[0]).removeprefix("eval_")
+        if score not in SCORES and not score.startswith(CLASS_SCORE):
             raise InputError(
-                f"metric_for_best_model is {metric!r}, but the scores are {', '.join(SCORES)}<class>"
+                f"metric_for_best_model is {self.metric_for_best_model!r}, but the scores are "
+                f"{', '.join(SCORES)} and {CLASS_SCORE}<class>"
             )
+        if self.save_only_model:
+            raise InputError("save_only_model would leave the teacher out of the checkpoints: leave it False")
         self._try_out()
 
     def _try_out(self) -> None:

@@ -190,14 +190,14 @@ class POSTrainer(CheckpointedTrainer, PushesToHub):
             norm = super()._get_grad_norm(model)
             norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
         skipped = (~norm.isfinite()).float()
+        self._skipped_in_a_row = (self._skipped_in_a_row + 1) * skipped
+        self._longest_skip = torch.maximum(self._longest_skip, self._skipped_in_a_row)
         self.failures.close_step(skipped, self.state.global_step + 1)
         if self.accelerator.scaler is None:
             self._skip(skipped)
         return norm
 
     def _skip(self, skipped: Tensor) -> None:
-        self._skipped_in_a_row = (self._skipped_in_a_row + 1) * skipped
-        self._longest_skip = torch.maximum(self._longest_skip, self._skipped_in_a_row)
         self.diagnostics.add({"skipped_steps": skipped})
         optimizer = self.optimizer.optimizer
         if getattr(optimizer, "_step_supports_amp_scaling", False):

@@ -119,6 +119,7 @@ def single(name: str, words: str, **values: Any) -> Case:
 
 
 CONFIGS = [
+    Case("score of an unknown class", ("iou_cap", "'cat'"), keys(metric_for_best_model="iou_cap")),
     single("negative learning rate", "must lie in (0, ", learning_rate=-1),
     single("learning rate that is no number", "finite", learning_rate=float("nan")),
     single("learning rate in words", "'fast'", learning_rate="fast"),
@@ -138,6 +139,8 @@ CONFIGS = [
     single("unknown tracker", "wandbb", report_to="wandbb"),
     single("two precisions", "bf16", fp16=True, bf16=True),
     single("score that is never measured", "mean_iou", metric_for_best_model="eval_f1"),
+    single("score of almost that name", "mean_iou", metric_for_best_model="mean_ioux"),
+    single("checkpoints without a teacher", "leave it False", save_only_model=True),
     single("engine without exact gradients", "FSDP2", deepspeed="zero.json"),
     single("setting for text", "made for text", label_smoothing_factor=0.1),
     single("unknown method", "'fixmatch'", method="fixmach"),
