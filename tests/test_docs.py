@@ -171,6 +171,16 @@ def check_pos_hf(command: str, arguments: list[str], monkeypatch) -> None:
         assert not rest, rest
 
 
+def test_what_the_readme_does_with_a_trained_model_works_as_printed(workplace):
+    done = []
+    for line in "".join(blocks(ROOT / "README.md", "sh")).splitlines():
+        match shlex.split(line, comments=True):
+            case ["pos-hf", "check-data" | "evaluate" | "predict" | "report" as command, *arguments]:
+                assert main([command, *arguments]) == 0
+                done.append(command)
+    assert done == ["check-data", "evaluate", "predict", "report"]
+
+
 def test_the_strategy_of_the_documentation_is_one():
     (block,) = blocks(ROOT / "docs" / "strategies.md", "python")
     names: dict = {}

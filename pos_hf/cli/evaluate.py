@@ -46,11 +46,10 @@ def main(argv: list[str]) -> int:
     )
     from pos_hf.reporting import WORST, worst_images, write_examples
 
-    accelerator = Accelerator()
-    model, image_processor = load_for_inference(
-        args.model, accelerator.device, args.trust_remote_code, args.subfolder
-    )
+    model, image_processor = load_for_inference(args.model, "cpu", args.trust_remote_code, args.subfolder)
     data, role = load_rows(args.data, args.role, label_names(model))
+    accelerator = Accelerator()  # not before: reading a config makes transformers reset accelerate's state
+    model.to(accelerator.device)
     inference, rows = inference_from(args), data.masked_roles[role]
     evaluation = evaluate_images(
         model,
