@@ -88,7 +88,10 @@ class TakingTurns(TrainerCallback):
             self._start()
             with self.sections("data"):
                 batch = next(self.batches)
+            matmul = torch.backends.cuda.matmul
+            ours, matmul.fp32_precision = matmul.fp32_precision, "ieee"  # TF32 is a setting of the process
             self.published.step(batch)
+            matmul.fp32_precision = ours
             self._finish()
         if self.plan:
             strategy = STRATEGIES[self.plan[0][0]]
@@ -199,6 +202,42 @@ def parse():
     return parser.parse_args()
 
 
+def make_sides(args, workload, crop, batch, device, folder):
+    """Both sides on the same pictures: the turns they take, and our trainer, which runs them."""
+    second_draw, is_vit = workload.method == "unimatch_v1", workload.method == "unimatch_v2"
+    device_views = args.views == "device" or (args.views is None and device.type == "cuda")
+    plan, sections = make_plan(args), Sections(device)
+    pictures = draw_pictures(folder, 16 * [args.picture])
+    network, model = build_network(workload), build_network(workload)
+    if is_vit:
+        network.set_attn_implementation("eager")
+        model.set_attn_implementation(args.attention)
+    if args.channels_last:
+        model = model.to(memory_format=torch.channels_last)
+    loader = torch.utils.data.DataLoader(
+        PublishedDataset(pictures.images, pictures.masks, crop, second_draw),
+        batch_size=batch,
+        num_workers=args.workers,
+        pin_memory=device.type == "cuda",
+    )
+    published = PublishedTraining(workload, network.to(device), len(plan), sections)
+    turns = TakingTurns(plan, sections, published, iter(loader))
+    arguments = PRECISIONS[args.precision] | ({"optim": args.optimizer} if args.optimizer else {})
+    trainer = our_trainer(
+        workload,
+        model,
+        our_dataset(pictures, crop, second_draw, device_views),
+        sum(side != PUBLISHED for side, _ in plan),
+        turns,
+        per_device_train_batch_size=batch,
+        dataloader_num_workers=args.workers,
+        method_options=args.method_options,
+        **arguments,
+    )
+    turns.watch(trainer)
+    return turns, trainer
+
+
 def run(args):
     """Measure and return one JSON-able result."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -208,53 +247,19 @@ def run(args):
     random.seed(0)
     workload = WORKLOADS[args.model]
     crop, batch = args.crop or workload.crop, args.batch or workload.batch
-    device_views = args.views == "device" or (args.views is None and device.type == "cuda")
-    second_draw = workload.method == "unimatch_v1"
-    plan, sections = make_plan(args), Sections(device)
+    rates = {PUBLISHED: matrix_rate(device, torch.float32)}
     with tempfile.TemporaryDirectory() as folder:
-        pictures = draw_pictures(folder, 16 * [args.picture])
-        network = build_network(workload)
-        if workload.method == "unimatch_v2":
-            network.set_attn_implementation("eager")
-        published = PublishedTraining(workload, network.to(device), len(plan), sections)
-        theirs = torch.utils.data.DataLoader(
-            PublishedDataset(pictures.images, pictures.masks, crop, second_draw),
-            batch_size=batch,
-            num_workers=args.workers,
-            pin_memory=device.type == "cuda",
-        )
-        turns = TakingTurns(plan, sections, published, iter(theirs))
-        model = build_network(workload)
-        if workload.method == "unimatch_v2":
-            model.set_attn_implementation(args.attention)
-        if args.channels_last:
-            model = model.to(memory_format=torch.channels_last)
-        steps = sum(side != PUBLISHED for side, _ in plan)
-        arguments = PRECISIONS[args.precision] | ({"optim": args.optimizer} if args.optimizer else {})
-        trainer = our_trainer(
-            workload,
-            model,
-            our_dataset(pictures, crop, second_draw, device_views),
-            steps,
-            turns,
-            per_device_train_batch_size=batch,
-            dataloader_num_workers=args.workers,
-            method_options=args.method_options,
-            **arguments,
-        )
-        turns.watch(trainer)
+        turns, trainer = make_sides(args, workload, crop, batch, device, folder)
         trainer.train()
         turns.bar.close()
         with FlopCounterMode(display=False) as counter:
-            published.step(next(turns.batches))
-        theirs = resident_bytes(published.model, published.teacher, published.optimizer)
-        teacher = trainer.teacher.model if trainer.teacher else None
-        resident = {
-            PUBLISHED: theirs,
-            "ours": resident_bytes(trainer.model, teacher, trainer.optimizer.optimizer),
-        }
-    rates = {PUBLISHED: matrix_rate(device, torch.float32)}
-    rates["ours"] = matrix_rate(device, torch.bfloat16) if "bf16" in args.precision else rates[PUBLISHED]
+            turns.published.step(next(turns.batches))
+    rates["ours"] = matrix_rate(device, torch.bfloat16 if "bf16" in args.precision else torch.float32)
+    published, teacher = turns.published, trainer.teacher.model if trainer.teacher else None
+    resident = {
+        PUBLISHED: resident_bytes(published.model, published.teacher, published.optimizer),
+        "ours": resident_bytes(trainer.model, teacher, trainer.optimizer.optimizer),
+    }
     sides, ratios = summarise(turns, 2 * batch, counter.get_total_flops(), rates, resident)
     threads = torch.get_num_threads()
     return {
