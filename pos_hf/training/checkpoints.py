@@ -118,7 +118,8 @@ def rotate(newest: Path, best: str | None, limit: int | None) -> None:
     """
     kept = {newest.name, *([Path(best).name] if best else [])}
     others = [path for path in checkpoints(newest.parent) if path.name not in kept]
-    for path in others[: len(others) - max(limit - len(kept), 0)] if limit else []:
+    allowed = max(limit - len(kept), 0) if limit else len(others)
+    for path in others[: max(len(others) - allowed, 0)]:
         removed = newest.parent / INCOMPLETE / path.name
         removed.parent.mkdir(exist_ok=True)
         path.rename(removed)
@@ -221,6 +222,21 @@ class CheckpointedTrainer(Trainer):
         # the Trainer asks for it before the checkpoint has its name
         if not self._writing_aside:
             super()._push_from_checkpoint(checkpoint_folder)
+
+    def _finalize_training(self, *args: Any) -> TrainOutput:
+        if self.stop.signal:
+            # the Trainer would keep the best checkpoint alone, and lose what the signal had saved
+            best, self.state.best_model_checkpoint = self.state.best_model_checkpoint, None
+            output = super()._finalize_training(*args)
+            self.state.best_model_checkpoint = best
+            return output
+        return super()._finalize_training(*args)
+
+    def _load_best_model(self) -> None:
+        super()._load_best_model()
+        if self.teacher:
+            best = Path(self.state.best_model_checkpoint or "")
+            self.teacher.load_state_dict(load_file(best / TEACHER_FOLDER / SAFE_WEIGHTS_NAME))
 
     # ---- What is in a checkpoint beside the Trainer's own ----
 

@@ -6,20 +6,25 @@ import json
 import os
 import resource
 import shutil
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from pos_hf.cli.run import find_checkpoint
 from pos_hf.errors import InputError, TrainingStopped
 from pos_hf.files import INCOMPLETE
 from pos_hf.training import POSConfig, POSTrainer
-from pos_hf.training.checkpoints import MANIFEST, checkpoints, find_damage, newest_complete
+from pos_hf.training.checkpoints import MANIFEST, checkpoints, find_damage, newest_complete, rotate
 
 from .killing import fork
 from .resuming import SaveAt, make_trainer
+from .stopping import SignalItself
 
 STEPS = (1, 2, 3)
 
@@ -112,6 +117,17 @@ def test_a_checkpoint_that_a_kill_left_half_written_is_named_and_then_removed(ru
     assert names(run) == [f"checkpoint-{step}" for step in (*STEPS, 4)]
 
 
+@pytest.mark.parametrize(
+    ("limit", "kept"),
+    [(None, [1, 2, 3, 4]), (1, [1, 4]), (2, [1, 4]), (3, [1, 3, 4]), (4, [1, 2, 3, 4]), (9, [1, 2, 3, 4])],
+)
+def test_the_lowest_steps_go_beyond_the_limit(tmp_path, limit, kept):
+    for step in (1, 2, 3, 4):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+    rotate(tmp_path / "checkpoint-4", str(tmp_path / "checkpoint-1"), limit)
+    assert names(tmp_path) == [f"checkpoint-{step}" for step in kept]
+
+
 def test_older_checkpoints_go_when_the_new_one_is_there_and_the_best_one_stays(tmp_path, monkeypatch):
     def evaluate(trainer, *args, **kwargs):
         return {"eval_mean_iou": {1: 0.2, 2: 0.9}.get(trainer.state.global_step, 0.5)}
@@ -133,6 +149,38 @@ def test_older_checkpoints_go_when_the_new_one_is_there_and_the_best_one_stays(t
         state = json.loads((tmp_path / f"checkpoint-{step}" / "trainer_state.json").read_text())
         assert state["best_model_checkpoint"] == str(tmp_path / "checkpoint-2")
         assert find_damage(tmp_path / f"checkpoint-{step}") is None
+
+
+def scored_trainer(folder: Path, monkeypatch, **arguments: Any) -> POSTrainer:
+    """Three steps with a checkpoint each, of which the first scores best."""
+    monkeypatch.setattr(
+        POSTrainer,
+        "evaluate",
+        lambda trainer, *args, **kwargs: {"eval_mean_iou": 1 / trainer.state.global_step},
+    )
+    trainer = make_trainer(
+        str(folder), "fixmatch", max_steps=3, save_strategy="steps", save_steps=1, **arguments
+    )
+    trainer.args.eval_strategy, trainer.args.eval_steps = trainer.args.save_strategy, 1
+    trainer.args.metric_for_best_model, trainer.args.greater_is_better = "mean_iou", True
+    return trainer
+
+
+def test_the_best_model_is_the_best_teacher_too(tmp_path, monkeypatch):
+    trainer = scored_trainer(tmp_path, monkeypatch)
+    trainer.args.load_best_model_at_end = True
+    trainer.train()
+    best = load_file(tmp_path / "checkpoint-1" / "teacher" / "model.safetensors")
+    for name, value in trainer.teacher.state_dict().items():
+        assert torch.equal(value, best[name])
+
+
+def test_the_checkpoint_of_a_signal_stays_beside_the_best_one(tmp_path, monkeypatch):
+    callback = SignalItself(1, signal.SIGTERM)
+    trainer = scored_trainer(tmp_path, monkeypatch, save_total_limit=1, callbacks=[callback])
+    with pytest.raises(SystemExit):
+        trainer.train()
+    assert names(tmp_path) == ["checkpoint-1", "checkpoint-2"]
 
 
 def test_a_step_that_is_saved_again_replaces_its_checkpoint(run):
