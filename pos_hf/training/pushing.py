@@ -31,6 +31,7 @@ RESUME_FILES = (
     "config.json",
     "model*.safetensors",
     "model.safetensors.index.json",
+    "pytorch_model_fsdp*.bin",
     "optimizer.*",
     "scheduler.pt",
     "scaler.pt",
@@ -136,11 +137,11 @@ class PushesToHub(Trainer):
         stage = Path(tempfile.mkdtemp(prefix="pos_hf_push_"))
         busy = self.is_world_process_zero() and self.push_in_progress and not self.push_in_progress.is_done()
         try:
-            files = self._stage(Path(checkpoint_folder), stage)
+            files = self._stage(Path(checkpoint_folder), stage, wanted=self.args.hub_always_push or not busy)
         except (OSError, TrainingStopped) as error:
             logger.warning(f"a push failed, training goes on: {error}")
             files = {}
-        if not files or (busy and not self.args.hub_always_push):
+        if not files:
             shutil.rmtree(stage)
             return
         self.callback_handler.on_push_begin(self.args, self.state, self.control)
@@ -155,10 +156,10 @@ class PushesToHub(Trainer):
         jobs: Any = [*(self.push_in_progress.jobs if busy else []), job]
         self.push_in_progress = PushInProgress(jobs)
 
-    def _stage(self, checkpoint: Path, stage: Path) -> Files:
+    def _stage(self, checkpoint: Path, stage: Path, wanted: bool) -> Files:
         """Copy what is to be pushed, which training goes on to change; {} on other ranks than the first."""
         self.save_model(str(stage))  # on every rank, as sharded weights are gathered
-        if not self.is_world_process_zero():
+        if not (wanted and self.is_world_process_zero()):
             return {}
         log: list[dict[str, Any]] = [*self.state.log_history, {"step": self.state.global_step}]
         run = Run("", stage, log, {}, {}, [], None)
