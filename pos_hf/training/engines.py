@@ -36,8 +36,8 @@ def refuse_inexact_engine(accelerator: Accelerator, args: POSConfig) -> None:
             raise InputError("FSDP1 flattens parameters across the two gradients; set fsdp_version: 2")
         if args.load_best_model_at_end:
             raise InputError(
-                "load_best_model_at_end cannot fill a teacher that FSDP2 has sharded: leave it False and take "
-                "the teacher/ folder of the best checkpoint"
+                "load_best_model_at_end cannot fill a teacher that FSDP2 has sharded; leave it False, take "
+                "teacher/ of the best checkpoint"
             )
         every_batch = accelerator.gradient_state.plugin_kwargs.get("sync_each_batch", False)
         if args.gradient_accumulation_steps > 1 and not every_batch:
