@@ -154,7 +154,8 @@ def pos(
         meo: stretch the update to the norm of the uniform average.
         meo_max_gain: upper bound of MEO's lambda (>= 1); None is the paper's, unbounded.
         min_norm_ratio: uniform while norm(g_u) < min_norm_ratio * norm(g_s).
-        conflict_only: uniform while <g_s, g_u> >= 0.
+        conflict_only: uniform while the uniform average itself conflicts with neither gradient. The sign of
+            <g_s, g_u> alone is noise where the two are orthogonal but for the batch.
         preset: "paper" removes every guard.
 
     Returns:
@@ -172,7 +173,7 @@ def pos(
         gain = meo_gain(gramian, weights, square).clamp_max(meo_max_gain or torch.inf) if meo else 1
         guarded = c.sqrt() < min_norm_ratio * a.sqrt()
         if conflict_only:
-            guarded = guarded | (b >= 0)
+            guarded = guarded | (torch.minimum(a, c) + b >= 0)
         return torch.where(guarded, 0.5, gain * weights[0]), torch.where(guarded, 0.5, gain * weights[1])
 
     return strategy

@@ -254,8 +254,19 @@ def test_guards_give_the_uniform_average():
     guarded = pos(min_norm_ratio=0.1, conflict_only=True)
     assert weights(guarded, *gramian_of(*pair(-1.1, -0.5))) == [0.5, 0.5]  # g_u is tiny
     assert weights(guarded, *gramian_of(*pair(-0.5, 0.5))) == [0.5, 0.5]  # no conflict
+    assert weights(guarded, *gramian_of(*pair(-0.5, -0.2))) == [0.5, 0.5]  # but not with the average
     inside = weights(guarded, *gramian_of(*pair(-0.5, -0.5)))
     assert inside == weights(PAPER, *gramian_of(*pair(-0.5, -0.5))) != [0.5, 0.5]
+
+
+@pytest.mark.parametrize("ratio", [-2.0, -0.5, -0.1, 0.0, 0.1, 0.5, 2.0])
+@pytest.mark.parametrize("cosine", [-0.99, -0.5, -0.3, -0.1, 0.0, 0.5])
+def test_the_conflict_guard_acts_where_the_average_itself_points_against_a_gradient(ratio, cosine):
+    g_s, g_u = pair(ratio, cosine)
+    w_s, w_u = weights(pos(min_norm_ratio=0.0, conflict_only=True), *gramian_of(g_s, g_u))
+    update, average = w_s * g_s + w_u * g_u, (g_s + g_u) / 2
+    assert min(update @ g_s, update @ g_u) >= -1e-12
+    assert (w_s == w_u == 0.5) == (min(average @ g_s, average @ g_u) >= 0)
 
 
 def test_the_gain_can_be_capped():
