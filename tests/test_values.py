@@ -77,7 +77,5 @@ def test_the_first_sentence_of_a_foreign_error_is_one_line():
     assert first_sentence(OSError("We lost\nthe file. Try again.")) == "We lost the file"
     assert first_sentence(KeyError()) == "KeyError"
     assert len(first_sentence(ValueError("word " * 1000))) <= 300
-    worker = (
-        "Caught InputError in worker process 0.\nOriginal\npos_hf.errors.InputError: 1.png is\n"
-    )
+    worker = "Caught InputError in worker process 0.\nOriginal\npos_hf.errors.InputError: 1.png is\n"
     assert str(InputError(worker)) == "1.png is"
