@@ -41,7 +41,7 @@ class FailureRecord:
         self.objectives = objectives
         self._rows: list[Tensor] = []
         self._keys: list[Tensor] = []
-        self._kept: tuple[Tensor, ...] = ()
+        self._kept: dict[int, tuple[Tensor, ...]] = {}  # by pairs in a step: the last one may be shorter
 
     def add(self, numbers: Sequence[Tensor], keys: Tensor | None = None) -> None:
         """Note a micro-batch's losses, or the gradients' squared norms of a step.
@@ -67,9 +67,9 @@ class FailureRecord:
             torch.cat(self._keys),
         )
         self._rows, self._keys = [], []
-        if [value.shape for value in now] == [value.shape for value in self._kept]:
-            now = tuple(torch.where(skipped > 0, *pair) for pair in zip(now, self._kept, strict=True))
-        self._kept = now
+        pairs = len(now[-1])
+        kept = self._kept.get(pairs, tuple(map(torch.zeros_like, now)))
+        self._kept[pairs] = tuple(torch.where(skipped > 0, *both) for both in zip(now, kept, strict=True))
 
     def stop(self, args: POSConfig, accelerator: Accelerator, dataset: PairedDataset) -> TrainingStopped:
         """Write the diagnosis into the run's folder; every rank must call.
@@ -84,7 +84,8 @@ class FailureRecord:
         Returns:
             What to raise.
         """
-        step, rows, keys = (accelerator.gather(value).tolist() for value in self._kept)
+        latest = max(self._kept.values(), key=lambda kept: kept[0].item())
+        step, rows, keys = (accelerator.gather(value).tolist() for value in latest)
         columns = torch.tensor(rows).isfinite().all(0).tolist()
         broken = [name for name, finite in zip(self.objectives, columns, strict=True) if not finite]
         names = [dataset.names(tuple(key)) for key in keys]

@@ -19,18 +19,19 @@ from .tiny import TinyPairs, tiny_trainer
 
 
 class Overflowing(Method):
-    """The unsupervised loss is infinite from a step on; remembers the images of every step."""
+    """The unsupervised loss is infinite from a step on to another; remembers the images of every step."""
 
     uses_teacher = False
 
-    def __init__(self, first: int) -> None:
+    def __init__(self, first: int, last: int = 100) -> None:
         super().__init__()
         self.first = first
+        self.last = last
         self.seen: list[torch.Tensor] = []
 
     def losses(self, student, teacher, batch):
         self.seen.append(batch["unlabeled"]["pixel_values"])
-        factor = float("inf") if len(self.seen) > self.first else 1.0
+        factor = float("inf") if self.first < len(self.seen) <= self.last else 1.0
         yield LossTerm(
             "supervised", predict_logits(student, batch["labeled"]["pixel_values"]).square().mean()
         )
@@ -51,6 +52,20 @@ def test_a_stop_names_the_objective_and_leaves_the_batch_to_replay(tmp_path, str
     again = collate([pairs[tuple(key)] for key in report["keys"]])
     assert torch.equal(trainer._prepare_inputs(again)["unlabeled"]["pixel_values"], method.seen[4])
     assert report["ids"] == [pairs.names(tuple(key)) for key in report["keys"]]
+
+
+def test_a_shorter_batch_after_the_failure_does_not_take_the_blame(tmp_path):
+    trainer = tiny_trainer(
+        str(tmp_path),
+        method=Overflowing(first=0, last=1),
+        train_dataset=TinyPairs(num_unlabeled=6),
+        dataloader_drop_last=False,
+        max_steps=4,
+        max_skipped_steps=1,
+        logging_steps=2,
+    )
+    with pytest.raises(TrainingStopped, match="step 1 in the unsupervised loss"):
+        trainer.train()
 
 
 def test_a_stop_inside_an_accumulated_step_keeps_all_its_batches(tmp_path):
