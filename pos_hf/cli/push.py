@@ -1,5 +1,6 @@
 """`pos-hf push RUN --repo USER/NAME`: shows what of a run the Hub would get, and with --yes uploads it."""
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,8 +33,13 @@ def main(argv: list[str]) -> int:
         raise InputError(f"there is no card '{args.card}'")
     (run,) = read_runs([args.run])
     facts = run_facts(run)
-    card = args.card.read_text() if args.card else model_card(run, facts, args.repo, args.license)
-    files = run_files(args.run, card, evaluation_results(run, facts))
+    try:
+        card = args.card.read_text() if args.card else model_card(run, facts, args.repo, args.license)
+        files = run_files(args.run, card, evaluation_results(run, facts))
+    except UnicodeDecodeError as error:
+        raise InputError(f"the card '{args.card}' is no text in UTF-8: save it as such") from error
+    except json.JSONDecodeError as error:
+        raise InputError(f"a JSON file of '{args.run}' is damaged ({error}): export the run again") from error
     for line in listing(files):
         print(line)
     if not args.yes:

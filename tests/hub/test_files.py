@@ -1,11 +1,13 @@
 """The list of what leaves the machine: everything that is not on it stays."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
 import pytest
 
+from pos_hf.cli.main import main
 from pos_hf.errors import InputError
 from pos_hf.hub import run_files
 from pos_hf.hub.files import model_files, pictures
@@ -79,3 +81,18 @@ def test_pictures_come_from_the_examples_alone(tmp_path) -> None:
 def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"config\.json"):
         run_files(tmp_path, "")
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("card.md", b"\xff\xfe\x00", "card.md' is no text in UTF-8"),
+        ("config.json", b"{", "JSON file of .*damaged"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_one_sentence(make_run, capsys, file, content, message) -> None:
+    folder = make_run("run")
+    (folder / file).write_bytes(content)
+    card = ["--card", str(folder / "card.md")] if file == "card.md" else []
+    assert main(["push", str(folder), "--repo", "me/run", *card]) == 2
+    assert re.search(message, capsys.readouterr().err)
