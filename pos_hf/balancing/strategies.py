@@ -140,7 +140,7 @@ def meo_gain(gramian: Gramian, weights: Weights, square: Tensor) -> Tensor:
 def pos(
     meo: bool = True,
     meo_max_gain: float | None = None,
-    min_norm_ratio: float = 0.1,
+    min_norm_ratio: float = 0.5,
     conflict_only: bool = True,
     preset: Literal["paper"] | None = None,
 ) -> Strategy:
@@ -153,7 +153,8 @@ def pos(
     Args:
         meo: stretch the update to the norm of the uniform average.
         meo_max_gain: upper bound of MEO's lambda (>= 1); None is the paper's, unbounded.
-        min_norm_ratio: uniform while norm(g_u) < min_norm_ratio * norm(g_s).
+        min_norm_ratio: uniform while norm(g_u) < min_norm_ratio * norm(g_s). Orthogonal gradients swap their
+            norms, so that the unsupervised weight stays below about 1 / (2 min_norm_ratio).
         conflict_only: uniform while the uniform average itself conflicts with neither gradient. The sign of
             <g_s, g_u> alone is noise where the two are orthogonal but for the batch.
         preset: "paper" removes every guard.
