@@ -1,4 +1,4 @@
-"""Files that are whole or absent: written aside, brought to the disk, then renamed. No file format."""
+"""A run's files by name, and files that are whole or absent: written aside, brought to the disk, renamed."""
 
 import os
 import shutil
@@ -10,6 +10,10 @@ from safetensors import SafetensorError
 
 from pos_hf.errors import TrainingStopped
 
+RUN_FILE = "run.json"  # the settings
+SCORES_FILE = "metrics.json"
+COUNTS_FILE = "per_image.npz"
+STUDENT_FOLDER = "student"  # beside the exported teacher
 INCOMPLETE = "_incomplete"  # an upload to the Hub leaves out what begins with an underscore
 
 # torch names neither file nor cause: a full disk is "inline_container.cc:672] . unexpected pos 576 vs 534"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from pos_hf.cli.parsing import CommandParser, keep_existing
 from pos_hf.errors import InputError
+from pos_hf.files import COUNTS_FILE, SCORES_FILE
 
 if TYPE_CHECKING:
     from pos_hf.data import SegmentationData
@@ -30,17 +31,17 @@ def main(argv: list[str]) -> int:
     args = parser().parse_args(argv)
     if args.out:
         keep_existing(
-            [args.out / name for name in ("metrics.json", "per_image.npz")], "give another folder to --out"
+            [args.out / name for name in (SCORES_FILE, COUNTS_FILE)], "give another folder to --out"
         )
 
     from accelerate import Accelerator
 
-    from pos_hf.cli.predict import palette_of
     from pos_hf.evaluation import (
         evaluate_images,
         keep_confident,
         label_names,
         load_for_inference,
+        palette_of,
         predict_images,
         protocol,
     )
@@ -73,10 +74,8 @@ def main(argv: list[str]) -> int:
             worst = rows.select(worst_images(evaluation.image_areas.numpy()))
             predictions = predict_images(model, worst["image"], image_processor, inference)
             names = list(evaluation.id2label.values())
-            write_examples(args.out / WORST, worst, predictions, names, palette_of(model.config, names))
-            print(
-                f"\nwritten: {args.out / 'metrics.json'}, pictures of the worst images in {args.out / WORST}"
-            )
+            write_examples(args.out / WORST, worst, predictions, names, palette_of(model))
+            print(f"\nwritten: {args.out / SCORES_FILE}, pictures of the worst images in {args.out / WORST}")
     return 0
 
 

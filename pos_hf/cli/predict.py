@@ -9,9 +9,6 @@ from pos_hf.errors import InputError
 
 if TYPE_CHECKING:
     from PIL import Image
-    from transformers import PreTrainedConfig
-
-    from pos_hf.reporting.pictures import Palette
 
 
 def main(argv: list[str]) -> int:
@@ -32,7 +29,7 @@ def main(argv: list[str]) -> int:
     from tqdm.auto import tqdm
 
     from pos_hf.cli.evaluate import inference_from
-    from pos_hf.evaluation import label_names, load_for_inference, predict_images
+    from pos_hf.evaluation import label_names, load_for_inference, palette_of, predict_images
     from pos_hf.reporting.pictures import mask_picture, overlay, with_legend
 
     sources = find_images(args.images)
@@ -41,7 +38,7 @@ def main(argv: list[str]) -> int:
         args.model, PartialState().device, args.trust_remote_code, args.subfolder
     )
     names = list(label_names(model).values())
-    palette = palette_of(model.config, names)
+    palette = palette_of(model)
     inference = inference_from(args)
     for source, (mask_path, overlay_path) in zip(
         tqdm(sources, desc="Predicting", unit="img"), targets, strict=True
@@ -115,10 +112,3 @@ def read_image(path: Path) -> "Image.Image":
     from pos_hf.data.decoding import read_picture
 
     return read_picture({"path": str(path), "bytes": None}).convert("RGB")
-
-
-def palette_of(config: "PreTrainedConfig", names: list[str]) -> "Palette":
-    """The colours the model was trained with; Pascal VOC's for a model that carries none."""
-    from pos_hf.data import voc_palette
-
-    return getattr(config, "palette", None) or voc_palette(len(names))

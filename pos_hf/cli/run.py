@@ -17,7 +17,7 @@ from pos_hf.cli.preflight import OUTPUTS, check_before_loading, check_crop, chec
 from pos_hf.data import DataArguments, PairedDataset, SegmentationData, load_data
 from pos_hf.errors import InputError
 from pos_hf.evaluation import evaluate_images, labeler_of, predict_images, protocol
-from pos_hf.files import written_aside
+from pos_hf.files import RUN_FILE, written_aside
 from pos_hf.hub import write_model_card
 from pos_hf.methods import Method, StudentPair
 from pos_hf.models import PRESETS, build_model, default_image_processor
@@ -28,7 +28,6 @@ from pos_hf.training.arguments import json_options
 from pos_hf.training.checkpoints import checkpoints, find_damage, newest_complete
 from pos_hf.training.guards import out_of_memory_advice
 
-RUN_FILE = "run.json"
 NUM_EXAMPLES = 6
 
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from pos_hf.evaluation.evaluator import evaluate_images, evaluate_model, predict_images, predict_probabilities
-from pos_hf.evaluation.inference import Inference, class_probabilities, label_names
+from pos_hf.evaluation.inference import Inference, class_probabilities, label_names, palette_of
 from pos_hf.evaluation.loading import load_for_inference
 from pos_hf.evaluation.metrics import ConfusionMatrix, scores
 from pos_hf.evaluation.pseudo_labels import (
@@ -34,6 +34,7 @@ __all__ = [
     "labeler_of",
     "load_for_inference",
     "logged_quality",
+    "palette_of",
     "predict_images",
     "predict_probabilities",
     "protocol",

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 from transformers import PreTrainedModel
 
+from pos_hf.data import voc_palette
 from pos_hf.methods.base import predict_logits
 
 
@@ -73,6 +74,11 @@ def class_probabilities(
 def label_names(model: PreTrainedModel) -> dict[int, str]:
     """Class id -> name; transformers has already turned JSON's string keys into integers."""
     return cast(dict[int, str], model.config.id2label)
+
+
+def palette_of(model: PreTrainedModel) -> list[list[int]]:
+    """The colours the model was trained with; Pascal VOC's for a model that carries none."""
+    return getattr(model.config, "palette", None) or voc_palette(len(label_names(model)))
 
 
 def patch_size(model: PreTrainedModel) -> int:

@@ -20,7 +20,7 @@ from pos_hf.evaluation.calibration import BINS, calibration_counts, expected_cal
 from pos_hf.evaluation.inference import Inference, patch_size
 from pos_hf.evaluation.metrics import IGNORE_INDEX, ConfusionMatrix, areas, class_iou, scores
 from pos_hf.evaluation.pseudo_labels import PseudoLabeler, pseudo_label_quality
-from pos_hf.files import written_aside
+from pos_hf.files import COUNTS_FILE, SCORES_FILE, written_aside
 
 
 class Evaluation:
@@ -113,9 +113,9 @@ class Evaluation:
         """
         report = {**_without_nan(self.scores()), "images": len(self.ids), "protocol": protocol}
         with written_aside(folder) as aside:
-            (aside / "metrics.json").write_text(json.dumps(report, indent=2) + "\n")
+            (aside / SCORES_FILE).write_text(json.dumps(report, indent=2) + "\n")
             np.savez_compressed(
-                aside / "per_image.npz", ids=np.array(self.ids, dtype=str), areas=self.image_areas.numpy()
+                aside / COUNTS_FILE, ids=np.array(self.ids, dtype=str), areas=self.image_areas.numpy()
             )
 
 

@@ -16,12 +16,12 @@ from transformers.utils import (
 )
 
 from pos_hf.errors import InputError
+from pos_hf.files import SCORES_FILE, STUDENT_FOLDER
 
 Files = dict[str, Path | bytes]
 """Path in the repository -> the local file, or the content itself where it differs from the local file."""
 
 CARD_NAME = "README.md"
-STUDENT_FOLDER = "student"
 
 
 def run_files(folder: Path, card: str, evaluation_results: str | None = None) -> Files:
@@ -41,8 +41,8 @@ def run_files(folder: Path, card: str, evaluation_results: str | None = None) ->
     files: Files = {CARD_NAME: card.encode(), **model_files(folder)}
     if (folder / STUDENT_FOLDER).is_dir():
         files |= model_files(folder / STUDENT_FOLDER, f"{STUDENT_FOLDER}/")
-    if (folder / "metrics.json").is_file():
-        files["metrics.json"] = folder / "metrics.json"
+    if (folder / SCORES_FILE).is_file():
+        files[SCORES_FILE] = folder / SCORES_FILE
     if evaluation_results is not None:
         files[".eval_results/pos_hf.yaml"] = evaluation_results.encode()
     return files | pictures(folder, card)

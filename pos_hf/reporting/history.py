@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from pos_hf.errors import InputError
+from pos_hf.files import COUNTS_FILE, RUN_FILE, SCORES_FILE
 
 EXAMPLES, WORST, PSEUDO_LABELS = "examples", "worst", "pseudo_labels"
 """Folders of pictures in a run's folder."""
@@ -100,11 +101,11 @@ def _read_run(folder: Path, name: str) -> Run:
         raise InputError(f"'{name}' holds no trainer_state.json: give the output folder of a training run.")
     ids: list[str] = []
     areas = None
-    if (folder / "per_image.npz").exists():
-        with np.load(folder / "per_image.npz") as per_image:
+    if (folder / COUNTS_FILE).exists():
+        with np.load(folder / COUNTS_FILE) as per_image:
             ids, areas = per_image["ids"].tolist(), per_image["areas"]
     log = json.loads(state.read_text())["log_history"]
-    metrics, settings = _read_json(folder / "metrics.json"), _flatten(_read_json(folder / "run.json"))
+    metrics, settings = _read_json(folder / SCORES_FILE), _flatten(_read_json(folder / RUN_FILE))
     return Run(name, folder, log, metrics, settings, ids, areas)
 
 

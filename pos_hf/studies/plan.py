@@ -10,9 +10,8 @@ import yaml
 
 from pos_hf.cli.config import parse_config, read_yaml
 from pos_hf.errors import InputError, nearest
+from pos_hf.files import SCORES_FILE
 from pos_hf.values import check_group, check_type
-
-SCORES_FILE = "metrics.json"
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,9 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 
 from tqdm import tqdm
 
+from pos_hf.files import RUN_FILE
 from pos_hf.studies.plan import PlannedRun, Study
 from pos_hf.training.checkpoints import newest_complete
-
-RUN_FILE = "run.json"
 
 
 def run_study(study: Study, jobs: int = 1) -> list[PlannedRun]:

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pos_hf.files import COUNTS_FILE, SCORES_FILE
 from pos_hf.reporting.intervals import Interval, paired_difference
-from pos_hf.studies.plan import SCORES_FILE, PlannedRun, Study
+from pos_hf.studies.plan import PlannedRun, Study
 
 STUDENT_T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
 """Two-sided 95 % quantiles of Student's t for 1 to 10 degrees of freedom; the last serves for more."""
@@ -96,5 +97,5 @@ def _mean_iou(run: PlannedRun) -> float:
 
 
 def _areas(run: PlannedRun) -> np.ndarray:
-    with np.load(run.folder / "per_image.npz") as per_image:
+    with np.load(run.folder / COUNTS_FILE) as per_image:
         return per_image["areas"]

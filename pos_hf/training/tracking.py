@@ -8,8 +8,7 @@ from PIL import Image
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.integrations import TensorBoardCallback, TrackioCallback, WandbCallback
 
-from pos_hf.data import voc_palette
-from pos_hf.evaluation import label_names, labeler_of, predict_probabilities
+from pos_hf.evaluation import label_names, labeler_of, palette_of, predict_probabilities
 from pos_hf.reporting.pictures import displayed, overlay, with_legend
 from pos_hf.reporting.pseudo_labels import pseudo_label_picture
 
@@ -50,7 +49,7 @@ class TrackerPictures(TrainerCallback):
         if not state.is_world_process_zero:
             return
         names = list(label_names(model).values())
-        palette = getattr(model.config, "palette", None) or voc_palette(len(names))
+        palette = palette_of(model)
         pictures = {}
         for row, probabilities in zip(rows, maps, strict=True):
             mask = probabilities[0].argmax(0).byte().cpu().numpy()

@@ -19,7 +19,7 @@ from pos_hf.data import PairedDataset, collate
 from pos_hf.data.device_views import add_strong_views
 from pos_hf.errors import InputError
 from pos_hf.evaluation import evaluate_model, labeler_of, logged_quality
-from pos_hf.files import written_aside
+from pos_hf.files import STUDENT_FOLDER, written_aside
 from pos_hf.methods import LossTerm, Method, StudentPair
 
 from .arguments import POSConfig
@@ -31,8 +31,6 @@ from .guards import FailureRecord, count_bad_samples, warn_of_spike
 from .pushing import PushesToHub
 from .teacher import EMATeacher
 from .tracking import TrackerPictures
-
-STUDENT_FOLDER = "student"
 
 
 class POSTrainer(CheckpointedTrainer, PushesToHub):
