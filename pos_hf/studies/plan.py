@@ -72,6 +72,11 @@ class Study:
     runs: list[PlannedRun]
     published: dict[str, list[float | None]]
 
+    @property
+    def num_seeds(self) -> int:
+        """Of every arm on every column."""
+        return len(self.runs) // (len(self.arms) * len(self.columns))
+
 
 @dataclass(frozen=True)
 class StudyFile:

@@ -39,8 +39,7 @@ def write_tables(study: Study) -> str:
     """
     cells = study_cells(study)
     header, rows = table_rows(study, cells)
-    num_seeds = len({run.seed for run in study.runs})
-    caption = CAPTION.format(seeds=num_seeds, baseline=study.baseline)
+    caption = CAPTION.format(seeds=study.num_seeds, baseline=study.baseline)
     picture = _picture(study, cells)
     markdown = f"**{study.title}**\n\n{_markdown(header, rows)}\n{caption}\n"
     texts = {
@@ -65,9 +64,8 @@ def table_rows(study: Study, cells: list[Cell]) -> tuple[list[str], Rows]:
     Returns:
         The header and one row of as many entries for each arm.
     """
-    num_seeds = len({run.seed for run in study.runs})
     parts: list[tuple[str, Callable[[Cell], str]]] = [
-        ("", lambda cell: _score(cell, num_seeds)),
+        ("", lambda cell: _score(cell, study.num_seeds)),
         (f", to {study.baseline}", lambda cell: _interval(cell.difference)),
     ]
     if study.published:
