@@ -2,7 +2,8 @@
 
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from itertools import islice
 
 from tqdm import tqdm
 
@@ -21,22 +22,22 @@ def run_study(study: Study, jobs: int = 1) -> list[PlannedRun]:
     Returns:
         The runs that failed; the last line of their log file says why.
     """
-    waiting = [run for run in study.runs if not run.is_done]
+    todo = [run for run in study.runs if not run.is_done]
+    waiting = iter(todo)
     failed = []
-    progress = tqdm(
-        total=len(study.runs), initial=len(study.runs) - len(waiting), desc=study.title, unit="run"
-    )
+    progress = tqdm(total=len(study.runs), initial=len(study.runs) - len(todo), desc=study.title, unit="run")
     with progress, ThreadPoolExecutor(jobs) as pool:
-        results = {pool.submit(_launch, run, study.num_processes): run for run in waiting}
-        try:
-            for result in as_completed(results):
-                run = results[result]
+        # the next run is started here, never by the pool: an interrupted study starts nothing more
+        running = {pool.submit(_launch, run, study.num_processes): run for run in islice(waiting, jobs)}
+        while running:
+            for result in wait(running, return_when=FIRST_COMPLETED).done:
+                run = running.pop(result)
                 progress.set_postfix_str(f"{run.arm}, {run.column}, seed {run.seed}")
                 progress.update()
                 if result.result() != 0:
                     failed.append(run)
-        finally:
-            pool.shutdown(cancel_futures=True)  # an interrupted study starts nothing more
+                for following in islice(waiting, 1):
+                    running[pool.submit(_launch, following, study.num_processes)] = following
     return failed
 
 

@@ -3,6 +3,7 @@
 import csv
 import json
 import statistics
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -134,17 +135,20 @@ def test_a_score_says_of_how_few_seeds_it_is(study_file):
     assert "| uniform | 50.0 ± 0.0 (n=2) |" in write_tables(study)
 
 
-def test_no_run_starts_after_an_interruption(study_file, monkeypatch):
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_no_run_starts_after_an_interruption(study_file, monkeypatch, jobs):
     started = []
+    beside = threading.Barrier(jobs)
 
     def interrupt(run, num_processes):
         started.append(run)
+        beside.wait(timeout=60)
         raise KeyboardInterrupt
 
     monkeypatch.setattr("pos_hf.studies.runner._launch", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        run_study(read_study(study_file))
-    assert len(started) < 4
+        run_study(read_study(study_file), jobs=jobs)
+    assert len(started) == jobs
 
 
 def test_the_table_holds_means_spreads_and_paired_differences(study_file):
