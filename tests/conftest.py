@@ -1,6 +1,7 @@
 """Fixtures every test shares: one thread, a fixed seed, and fresh Accelerate singletons."""
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,8 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 import pytest
 import torch
 from accelerate.state import AcceleratorState, GradientState, PartialState
+
+from pos_hf.balancing import gramian
 
 ROOT = Path(__file__).parent.parent
 
@@ -28,6 +31,13 @@ def fresh_accelerate_state() -> Iterator[None]:
     AcceleratorState._reset_state(True)
     GradientState._reset_state()
     PartialState._reset_state()
+
+
+@pytest.fixture
+def accelerator_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forms the Gramian of CPU tensors as an accelerator does."""
+    module = sys.modules[gramian.__module__]
+    monkeypatch.setattr(module, "_products_on_cpu", module._products_on_device)
 
 
 @pytest.fixture(scope="session")

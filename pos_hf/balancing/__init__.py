@@ -1,4 +1,4 @@
-"""Balancing two gradients: three inner products, a strategy, one update. Imports torch alone."""
+"""Balancing two gradients: three inner products, a strategy, one update. Imports torch and numpy alone."""
 
 from .gradients import OBJECTIVES, GradientPair, Objective, average_over_ranks
 from .gramian import Gramian, gramian

@@ -86,16 +86,18 @@ class GradientPair:
         Args:
             weights: (w_s, w_u), 0-d tensors.
         """
-        supervised_weight, unsupervised_weight = weights
+        dtypes = {gradient.dtype for gradient in self.all_gradients()}
+        cast = {dtype: [weight.to(dtype) for weight in weights] for dtype in dtypes}
         for parameter, supervised, unsupervised in zip(
             self.parameters, *(self._gradients[objective] for objective in OBJECTIVES), strict=True
         ):
             if unsupervised is None:
-                parameter.grad = None if supervised is None else supervised.mul_(supervised_weight)
+                parameter.grad = None if supervised is None else supervised.mul_(cast[supervised.dtype][0])
                 continue
+            supervised_weight, unsupervised_weight = cast[unsupervised.dtype]
             parameter.grad = unsupervised.mul_(unsupervised_weight)
             if supervised is not None:
-                parameter.grad.addcmul_(supervised, supervised_weight.to(supervised.dtype))
+                unsupervised.addcmul_(supervised, supervised_weight)
         self.reset()
 
 

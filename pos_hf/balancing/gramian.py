@@ -1,13 +1,15 @@
 """The Gramian of the two gradients: three inner products. What is done with them lives in strategies.py."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor, Partial, Replicate
+from torch.nn import functional as F
 
-# Tensors below PACK elements cost more to launch a kernel for than to copy: they are concatenated.
+# On an accelerator tensors below PACK elements cost more to launch a kernel for than to copy.
 PACK = 2**16
 # One float32 running sum over 25M elements is off by 6e-4. Rows of ROW elements are summed in the gradients'
 # own precision, the rows in float64: off by 5e-9, at the speed of the plain dot product.
@@ -77,8 +79,9 @@ class Gramian(NamedTuple):
 def gramian(supervised: Sequence[Tensor | None], unsupervised: Sequence[Tensor | None]) -> Gramian:
     """Form the Gramian of two gradient sets over the same parameters, without a host sync.
 
-    Reads 2 N elements from memory for N parameters where a tensor fits the cache, else 4 N. Sharded gradients
-    (DTensor, FSDP2) contribute their local shards and one all-reduce of three numbers.
+    On a CPU 2 N elements are read from memory for N parameters as long as a tensor fits the cache; on an
+    accelerator 6 N are moved, in about four kernels a large tensor. Sharded gradients (DTensor, FSDP2)
+    contribute their local shards and one all-reduce of three numbers.
 
     Args:
         supervised: g_s, one tensor of any shape and floating dtype a parameter; None counts as zero.
@@ -91,53 +94,68 @@ def gramian(supervised: Sequence[Tensor | None], unsupervised: Sequence[Tensor |
     if not gradients:
         zero = torch.zeros((), dtype=torch.float64)
         return Gramian(zero, zero, zero)
-    pairs = [*zip(supervised, unsupervised, strict=True)]
-    both = [(s, u) for s, u in pairs if s is not None and u is not None]
-    squares_s, squares_u, products = [], [], []
-    # the three numbers of a tensor one after the other, while it is in the cache
-    for x, y in zip(_flat([s for s, _ in both]), _flat([u for _, u in both]), strict=True):
-        squares_s.append(_sum_of_squares(x))
-        squares_u.append(_sum_of_squares(y))
-        products.append(_inner_product(x, y))
-    squares_s += map(_sum_of_squares, _flat([s for s, u in pairs if s is not None and u is None]))
-    squares_u += map(_sum_of_squares, _flat([u for s, u in pairs if u is not None and s is None]))
-    local = torch.stack([_total(numbers, gradients[0]) for numbers in (squares_s, squares_u, products)])
-    return Gramian(*_sum_over_shards(local, gradients[0]).unbind())
+    local = [[None if g is None else _local(g) for g in side] for side in (supervised, unsupervised)]
+    products = _products_on_cpu if _local(gradients[0]).device.type == "cpu" else _products_on_device
+    return Gramian(*_sum_over_shards(products(*local), gradients[0]).unbind())
 
 
-def _sum_of_squares(x: Tensor) -> Tensor:
-    rows, rest = _rows(x)
-    return torch.linalg.vector_norm(rows, dim=1).double().square().sum() + torch.dot(rest, rest).double()
+def _products_on_cpu(supervised: list[Tensor | None], unsupervised: list[Tensor | None]) -> Tensor:
+    """The three numbers, [3] in float64; numpy's `vecdot` writes nothing but one number a row."""
+    squares_s, squares_u, products = ([np.zeros(1)] for _ in range(3))
+    with np.errstate(all="ignore"):
+        for s, u in zip(supervised, unsupervised, strict=True):
+            rows_s, rows_u = _rows(s), _rows(u)
+            # one after the other, while the tensors are in the cache
+            products += map(np.vecdot, rows_s, rows_u)
+            squares_s += map(np.vecdot, rows_s, rows_s)
+            squares_u += map(np.vecdot, rows_u, rows_u)
+        sums = [np.concatenate(numbers).sum() for numbers in (squares_s, squares_u, products)]
+    return torch.tensor(sums, dtype=torch.float64)
 
 
-def _inner_product(x: Tensor, y: Tensor) -> Tensor:
-    (rows_x, rest_x), (rows_y, rest_y) = _rows(x), _rows(y)
-    at_once = CPU_ROWS if x.device.type == "cpu" else max(1, len(rows_x))
-    dots = [
-        torch.linalg.vecdot(some_x, some_y)
-        for some_x, some_y in zip(rows_x.split(at_once), rows_y.split(at_once), strict=True)
+def _rows(gradient: Tensor | None) -> list[np.ndarray]:
+    """All elements in order, as full rows [n, ROW] and the rest [1, r]; nothing for None."""
+    if gradient is None:
+        return []
+    flat = _at_least_float32(gradient).numpy().reshape(-1)
+    if len(flat) < ROW:
+        return [flat.reshape(1, -1)]
+    end = len(flat) // ROW * ROW
+    return [flat[:end].reshape(-1, ROW), flat[end:].reshape(1, -1)]
+
+
+def _products_on_device(supervised: list[Tensor | None], unsupervised: list[Tensor | None]) -> Tensor:
+    """The three numbers, [3] in float64, from few and large kernels."""
+    filled_s, filled_u = [], []
+    for s, u in zip(supervised, unsupervised, strict=True):
+        either = u if s is None else s
+        if either is not None:
+            filled_s.append(torch.zeros_like(either) if s is None else s)
+            filled_u.append(torch.zeros_like(either) if u is None else u)
+    rows_s, rows_u = _packed_rows(filled_s), _packed_rows(filled_u)
+    # torch's `vecdot` writes every product to memory before it sums, which squares need not
+    squares = [
+        [torch.linalg.vector_norm(x, dim=1).double().square() for x in side] for side in (rows_s, rows_u)
     ]
-    return torch.cat(dots).sum(dtype=torch.float64) + torch.dot(rest_x, rest_y).double()
+    products = [torch.linalg.vecdot(x, y).double() for x, y in zip(rows_s, rows_u, strict=True)]
+    return torch.stack([torch.cat(numbers).sum() for numbers in (*squares, products)])
 
 
-def _rows(x: Tensor) -> tuple[Tensor, Tensor]:
-    """A vector as full rows [n, ROW] and what is left."""
-    end = len(x) // ROW * ROW
-    return x[:end].view(-1, ROW), x[end:]
+def _packed_rows(gradients: list[Tensor]) -> list[Tensor]:
+    """All elements as matrices [n, ROW] of float32 or float64: small tensors and odd ends share the last."""
+    matrices, rest = [], []
+    for gradient in gradients:
+        flat = gradient.reshape(-1)
+        end = len(flat) // ROW * ROW if len(flat) >= PACK else 0
+        matrices.append(flat[:end].view(-1, ROW))
+        rest.append(flat[end:])
+    packed = torch.cat(rest)
+    matrices.append(F.pad(packed, (0, -len(packed) % ROW)).view(-1, ROW))
+    return [_at_least_float32(matrix) for matrix in matrices if len(matrix)]
 
 
-def _total(numbers: list[Tensor], like: Tensor) -> Tensor:
-    zero = torch.zeros((), dtype=torch.float64, device=like.device)
-    return torch.stack([zero, *numbers]).sum()
-
-
-def _flat(gradients: list[Tensor]) -> Iterator[Tensor]:
-    """The gradients as 1-D tensors of float32 or float64, the small ones as one."""
-    flat = [_local(gradient).reshape(-1) for gradient in gradients]
-    if small := [gradient for gradient in flat if gradient.numel() < PACK]:
-        flat = [torch.cat(small), *(gradient for gradient in flat if gradient.numel() >= PACK)]
-    for gradient in flat:
-        yield gradient.to(torch.promote_types(gradient.dtype, torch.float32))
+def _at_least_float32(gradient: Tensor) -> Tensor:
+    return gradient.float() if gradient.element_size() < 4 else gradient
 
 
 def _local(gradient: Tensor) -> Tensor:

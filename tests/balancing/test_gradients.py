@@ -105,6 +105,7 @@ def test_a_metric_weights_each_parameters_share_and_zero_leaves_it_out():
 
 
 @pytest.mark.parametrize("method", ["item", "__bool__", "tolist", "cpu", "numpy", "__float__", "__int__"])
+@pytest.mark.usefixtures("accelerator_kernels")
 def test_a_step_never_reads_a_tensor_on_the_host(monkeypatch, method):
     network, batch = small_network(), torch.randn(6, 4, dtype=torch.float64)
     pair = GradientPair([*network.parameters()])

@@ -5,6 +5,13 @@ from pos_hf.balancing import Gramian, gramian
 from pos_hf.balancing.gramian import PACK, ROW
 
 
+@pytest.fixture(params=["cpu", "accelerator"], autouse=True)
+def kernels(request):
+    """Both ways to the three numbers, on the CPU's tensors."""
+    if request.param == "accelerator":
+        request.getfixturevalue("accelerator_kernels")
+
+
 def layers(count: int, generator: torch.Generator) -> list[torch.Tensor]:
     """Gradients whose scales spread over four decades between layers, as in a real network."""
     scales = 10 ** (-6 + 4 * torch.rand(count, generator=generator))
@@ -32,6 +39,15 @@ def test_packing_and_cutting_lose_no_element(size):
     found = gramian(supervised, unsupervised)
     assert found.cross.item() == size * (size - 1) / 2 - 12
     assert found.unsupervised.item() == size + 24
+
+
+def test_the_order_in_memory_does_not_matter():
+    s, u = torch.randn(2, 8, 64, 16, 16, dtype=torch.float64)
+    for first, second in ((s, u.contiguous(memory_format=torch.channels_last)), (s.mT.contiguous().mT, u)):
+        found = gramian([first], [second])
+        torch.testing.assert_close(
+            torch.stack(found), torch.stack([(s * s).sum(), (u * u).sum(), (s * u).sum()])
+        )
 
 
 def test_a_missing_gradient_counts_as_zero():

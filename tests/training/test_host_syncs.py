@@ -81,6 +81,7 @@ def test_the_guard_notices_a_wait(wait):
     ],
     ids=str,
 )
+@pytest.mark.usefixtures("accelerator_kernels")
 def test_a_step_never_waits_for_the_accelerator(
     tmp_path, method, options, strategy, strategy_options, accumulation
 ):
