@@ -66,6 +66,8 @@ class Method(nn.Module, ABC):
     def losses(self, student: nn.Module, teacher: nn.Module | None, batch: Batch) -> Iterator[LossTerm]:
         """Yield the step's loss terms; the caller runs backward on each before it asks for the next.
 
+        With fixed weights a term that retains its graph waits for the next one's backward.
+
         Args:
             student: The model in training mode, possibly wrapped for distributed training.
             teacher: The EMA model in evaluation mode without gradients, or None.

@@ -125,9 +125,10 @@ class POSTrainer(CheckpointedTrainer, PushesToHub):
         batch = self._prepare_inputs(inputs)
         losses = {objective: torch.zeros((), device=self.args.device) for objective in self.method.objectives}
         statistics: dict[str, Tensor] = {}
+        waiting: list[Tensor] = []
         with self._reduction_context(model):
             for term in self._loss_terms(model, batch):
-                self._backward(term)
+                self._backward(term, waiting)
                 losses[term.objective] += term.loss.detach()
                 statistics |= term.statistics
         statistics |= count_bad_samples(batch, self.args.world_size)
@@ -147,11 +148,14 @@ class POSTrainer(CheckpointedTrainer, PushesToHub):
                 return
             yield term
 
-    def _backward(self, term: LossTerm) -> None:
+    def _backward(self, term: LossTerm, waiting: list[Tensor]) -> None:
         loss = term.loss / self.current_gradient_accumulation_steps
         if not self.holds_pair:
-            weight = getattr(self.strategy, term.objective)
-            self.accelerator.backward(weight * loss, retain_graph=term.retain_graph)
+            # with weights known in advance one backward serves all losses of a graph
+            waiting.append(getattr(self.strategy, term.objective) * loss)
+            if not term.retain_graph:
+                self.accelerator.backward(torch.stack(waiting).sum())
+                waiting.clear()
             return
         self.gradients.restore(term.objective)
         self.accelerator.backward(loss, retain_graph=term.retain_graph)

@@ -69,9 +69,7 @@ def test_recipe_has_the_published_hyperparameters(recipe, tmp_path):
     assert training.num_train_epochs == epochs and training.per_device_train_batch_size == batch
     assert training.learning_rate == rate
     assert training.learning_rate * training.head_learning_rate_multiplier == pytest.approx(head_rate)
-    assert (
-        training.max_grad_norm == 0 and training.warmup_steps == 0 and not training.bf16 and not training.fp16
-    )
+    assert training.max_grad_norm == 0 and training.warmup_steps == 0 and not training.fp16
     method = get_method(training.method, **training.method_options)
     assert training.method == method_name and method.rule.threshold == threshold
     assert method.labeled_criterion == OHEM(0.7, 200_000) if ohem else method.labeled_criterion is not OHEM

@@ -12,6 +12,7 @@ from pos_hf.balancing import Gramian
 from pos_hf.errors import InputError, TrainingStopped
 from pos_hf.methods import LossTerm, Method, predict_logits
 from pos_hf.training import POSConfig
+from pos_hf.training.arguments import gpu_multiplies_bf16
 
 from .tiny import NUM_CLASSES, tiny_model, tiny_trainer
 
@@ -127,6 +128,15 @@ def test_holding_the_pair_under_a_fixed_strategy_changes_no_weight(tmp_path, met
         trainer.train()
         weights.append(nn.utils.parameters_to_vector(trainer.model.parameters()))
     torch.testing.assert_close(weights[0], weights[1], rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(("strategy", "backwards"), [("uniform", 2), ("pos", 3)])
+def test_fixed_weights_take_one_backward_a_graph(tmp_path, strategy, backwards):
+    trainer = tiny_trainer(str(tmp_path), method="unimatch_v1", strategy=strategy, max_steps=2)
+    backward, calls = trainer.accelerator.backward, []
+    trainer.accelerator.backward = lambda *args, **kwargs: calls.append(0) or backward(*args, **kwargs)
+    trainer.train()
+    assert len(calls) == 2 * backwards
 
 
 def test_a_parameter_that_no_loss_uses_is_never_decayed(tmp_path):
@@ -254,6 +264,26 @@ def test_what_cannot_be_exact_is_refused_in_one_sentence(tmp_path, arguments, me
     with pytest.raises(InputError, match=message) as refusal:
         POSConfig(output_dir=str(tmp_path), use_cpu=True, **arguments)
     assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "launched_with", "expected"),
+    [
+        ({}, "no", True),
+        ({"bf16": False}, "no", False),
+        ({"fp16": True}, "no", False),
+        ({"use_cpu": True}, "no", False),
+        ({}, "fp16", False),
+    ],
+)
+def test_bf16_is_the_default_with_a_gpu_that_multiplies_it(
+    tmp_path, monkeypatch, arguments, launched_with, expected
+):
+    assert POSConfig(output_dir=str(tmp_path)).bf16 is gpu_multiplies_bf16()
+    monkeypatch.setattr("pos_hf.training.arguments.gpu_multiplies_bf16", lambda: True)
+    monkeypatch.setattr("transformers.training_args.is_torch_bf16_gpu_available", lambda: True)
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", launched_with)
+    assert POSConfig(output_dir=str(tmp_path), **arguments).bf16 is expected
 
 
 def test_an_unknown_method_is_answered_with_the_nearest_one(tmp_path):
