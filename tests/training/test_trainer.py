@@ -132,7 +132,10 @@ def test_holding_the_pair_under_a_fixed_strategy_changes_no_weight(tmp_path, met
 
 @pytest.mark.parametrize(("strategy", "backwards"), [("uniform", 2), ("pos", 3)])
 def test_fixed_weights_take_one_backward_a_graph(tmp_path, strategy, backwards):
-    trainer = tiny_trainer(str(tmp_path), method="unimatch_v1", strategy=strategy, max_steps=2)
+    options = {"partner": "flip"}
+    trainer = tiny_trainer(
+        str(tmp_path), method="unimatch_v1", method_options=options, strategy=strategy, max_steps=2
+    )
     backward, calls = trainer.accelerator.backward, []
     trainer.accelerator.backward = lambda *args, **kwargs: calls.append(0) or backward(*args, **kwargs)
     trainer.train()
