@@ -134,11 +134,12 @@ def _products_on_device(supervised: list[Tensor | None], unsupervised: list[Tens
             filled_u.append(torch.zeros_like(either) if u is None else u)
     rows_s, rows_u = _packed_rows(filled_s), _packed_rows(filled_u)
     # torch's `vecdot` writes every product to memory before it sums, which squares need not
-    squares = [
-        [torch.linalg.vector_norm(x, dim=1).double().square() for x in side] for side in (rows_s, rows_u)
-    ]
-    products = [torch.linalg.vecdot(x, y).double() for x, y in zip(rows_s, rows_u, strict=True)]
-    return torch.stack([torch.cat(numbers).sum() for numbers in (*squares, products)])
+    square_s, square_u = (
+        torch.cat([torch.linalg.vector_norm(x, dim=1) for x in rows]).double().square().sum()
+        for rows in (rows_s, rows_u)
+    )
+    products = torch.cat([torch.linalg.vecdot(x, y) for x, y in zip(rows_s, rows_u, strict=True)])
+    return torch.stack([square_s, square_u, products.sum(dtype=torch.float64)])
 
 
 def _packed_rows(gradients: list[Tensor]) -> list[Tensor]:
@@ -147,11 +148,12 @@ def _packed_rows(gradients: list[Tensor]) -> list[Tensor]:
     for gradient in gradients:
         flat = gradient.reshape(-1)
         end = len(flat) // ROW * ROW if len(flat) >= PACK else 0
-        matrices.append(flat[:end].view(-1, ROW))
+        if end:
+            matrices.append(flat[:end].view(-1, ROW))
         rest.append(flat[end:])
     packed = torch.cat(rest)
     matrices.append(F.pad(packed, (0, -len(packed) % ROW)).view(-1, ROW))
-    return [_at_least_float32(matrix) for matrix in matrices if len(matrix)]
+    return [_at_least_float32(matrix) for matrix in matrices]
 
 
 def _at_least_float32(gradient: Tensor) -> Tensor:

@@ -26,7 +26,7 @@ from pos_hf.reporting.pseudo_labels import PseudoLabelPictures
 from pos_hf.training import POSConfig, POSTrainer
 from pos_hf.training.arguments import json_options
 from pos_hf.training.checkpoints import checkpoints, find_damage, newest_complete
-from pos_hf.training.guards import out_of_memory_advice
+from pos_hf.training.guards import advice_on_failure
 
 NUM_EXAMPLES = 6
 
@@ -69,7 +69,7 @@ def run_training(model_args: ModelArguments, data_args: DataArguments, args: POS
             # or the replaced run's would pass for this one's
             for old in [*checkpoints(folder), *(folder / name for name in OUTPUTS)]:
                 shutil.rmtree(old) if old.is_dir() else old.unlink(missing_ok=True)
-    with out_of_memory_advice(args, data_args.crop_size):
+    with advice_on_failure(args, data_args.crop_size):
         trainer.train(resume_from_checkpoint=checkpoint)
     trainer.save_model()
     trainer.save_state()

@@ -25,6 +25,7 @@ NAMED_IMAGES = 8
 SPIKE_WINDOWS = 20  # logged windows whose median is the usual loss
 FEWEST_WINDOWS = 5  # the median of fewer says little
 SPIKE_FACTOR = 3.0
+ONE_VALUE = "Expected more than 1 value per channel"  # PyTorch's words for a BatchNorm without a variance
 OUT_OF_MEMORY = "can't allocate memory"  # PyTorch's words on a CPU, where the error has no type of its own
 
 
@@ -146,8 +147,8 @@ def warn_of_spike(history: Sequence[Mapping[str, Any]], loss: float, step: int) 
 
 
 @contextmanager
-def out_of_memory_advice(args: POSConfig, crop_size: int) -> Iterator[None]:
-    """Turn exhausted memory into the advice that fits the run.
+def advice_on_failure(args: POSConfig, crop_size: int) -> Iterator[None]:
+    """Turn exhausted memory, and a batch too small for BatchNorm, into the advice that fits the run.
 
     Args:
         args: of the run.
@@ -158,6 +159,13 @@ def out_of_memory_advice(args: POSConfig, crop_size: int) -> Iterator[None]:
     """
     try:
         yield
+    except ValueError as error:
+        if ONE_VALUE not in str(error):
+            raise
+        raise TrainingStopped(
+            "a BatchNorm of the network sees one value a channel: a step holds a single labeled image; "
+            "raise per_device_train_batch_size, or take a network without BatchNorm (deeplabv3plus_tiny)"
+        ) from error
     except RuntimeError as error:
         if not isinstance(error, torch.OutOfMemoryError) and OUT_OF_MEMORY not in str(error):
             raise

@@ -50,6 +50,10 @@ def test_the_order_in_memory_does_not_matter():
         )
 
 
+def test_a_rank_without_elements_counts_as_zero():
+    assert [number.item() for number in gramian([torch.zeros(0, 3)], [torch.zeros(0, 3)])] == [0, 0, 0]
+
+
 def test_a_missing_gradient_counts_as_zero():
     one, two = torch.tensor([3.0]), torch.tensor([4.0])
     found = gramian([one, None, two, None], [None, two, one, None])

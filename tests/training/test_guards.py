@@ -13,7 +13,7 @@ from pos_hf.data import DataArguments, PairedDataset, Views, collate, load_data
 from pos_hf.errors import InputError, TrainingStopped
 from pos_hf.methods import LossTerm, Method, predict_logits
 from pos_hf.training import POSConfig
-from pos_hf.training.guards import FAILURE_FILE, out_of_memory_advice, warn_of_spike
+from pos_hf.training.guards import FAILURE_FILE, advice_on_failure, warn_of_spike
 
 from .tiny import TinyPairs, tiny_trainer
 
@@ -108,11 +108,22 @@ def test_a_loss_far_above_the_usual_is_warned_of(caplog):
 )
 def test_exhausted_memory_becomes_the_advice_that_fits(tmp_path, error, settings, advice):
     args = POSConfig(output_dir=str(tmp_path), use_cpu=True, **settings)
-    with pytest.raises(TrainingStopped) as stopped, out_of_memory_advice(args, crop_size=64):
+    with pytest.raises(TrainingStopped) as stopped, advice_on_failure(args, crop_size=64):
         raise error
     assert advice in str(stopped.value) and "bf16" not in str(stopped.value)
-    with pytest.raises(RuntimeError, match="another"), out_of_memory_advice(args, crop_size=64):
+    with pytest.raises(RuntimeError, match="another"), advice_on_failure(args, crop_size=64):
         raise RuntimeError("another")
+
+
+def test_a_single_labeled_image_under_batchnorm_becomes_advice(tmp_path):
+    args = POSConfig(output_dir=str(tmp_path), use_cpu=True)
+    with (
+        pytest.raises(TrainingStopped, match="single labeled image"),
+        advice_on_failure(args, 64),
+    ):
+        torch.nn.BatchNorm2d(3)(torch.zeros(1, 3, 1, 1))
+    with pytest.raises(ValueError, match="another"), advice_on_failure(args, 64):
+        raise ValueError("another")
 
 
 def test_a_stopped_run_is_one_sentence_and_exit_code_1(monkeypatch, capsys):
