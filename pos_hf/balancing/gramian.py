@@ -1,13 +1,12 @@
 """The Gramian of the two gradients: three inner products. What is done with them lives in strategies.py."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor, Partial, Replicate
-from torch.nn import functional as F
 
 # On an accelerator tensors below PACK elements cost more to launch a kernel for than to copy.
 PACK = 2**16
@@ -94,66 +93,65 @@ def gramian(supervised: Sequence[Tensor | None], unsupervised: Sequence[Tensor |
     if not gradients:
         zero = torch.zeros((), dtype=torch.float64)
         return Gramian(zero, zero, zero)
-    local = [[None if g is None else _local(g) for g in side] for side in (supervised, unsupervised)]
-    products = _products_on_cpu if _local(gradients[0]).device.type == "cpu" else _products_on_device
-    return Gramian(*_sum_over_shards(products(*local), gradients[0]).unbind())
-
-
-def _products_on_cpu(supervised: list[Tensor | None], unsupervised: list[Tensor | None]) -> Tensor:
-    """The three numbers, [3] in float64; numpy's `vecdot` writes nothing but one number a row."""
-    squares_s, squares_u, products = ([np.zeros(1)] for _ in range(3))
-    with np.errstate(all="ignore"):
-        for s, u in zip(supervised, unsupervised, strict=True):
-            rows_s, rows_u = _rows(s), _rows(u)
-            # one after the other, while the tensors are in the cache
-            products += map(np.vecdot, rows_s, rows_u)
-            squares_s += map(np.vecdot, rows_s, rows_s)
-            squares_u += map(np.vecdot, rows_u, rows_u)
-        sums = [np.concatenate(numbers).sum() for numbers in (squares_s, squares_u, products)]
-    return torch.tensor(sums, dtype=torch.float64)
-
-
-def _rows(gradient: Tensor | None) -> list[np.ndarray]:
-    """All elements in order, as full rows [n, ROW] and the rest [1, r]; nothing for None."""
-    if gradient is None:
-        return []
-    flat = _at_least_float32(gradient).numpy().reshape(-1)
-    if len(flat) < ROW:
-        return [flat.reshape(1, -1)]
-    end = len(flat) // ROW * ROW
-    return [flat[:end].reshape(-1, ROW), flat[end:].reshape(1, -1)]
-
-
-def _products_on_device(supervised: list[Tensor | None], unsupervised: list[Tensor | None]) -> Tensor:
-    """The three numbers, [3] in float64, from few and large kernels."""
     filled_s, filled_u = [], []
     for s, u in zip(supervised, unsupervised, strict=True):
         either = u if s is None else s
         if either is not None:
-            filled_s.append(torch.zeros_like(either) if s is None else s)
-            filled_u.append(torch.zeros_like(either) if u is None else u)
-    rows_s, rows_u = _packed_rows(filled_s), _packed_rows(filled_u)
-    # torch's `vecdot` writes every product to memory before it sums, which squares need not
-    square_s, square_u = (
-        torch.cat([torch.linalg.vector_norm(x, dim=1) for x in rows]).double().square().sum()
-        for rows in (rows_s, rows_u)
-    )
-    products = torch.cat([torch.linalg.vecdot(x, y) for x, y in zip(rows_s, rows_u, strict=True)])
-    return torch.stack([square_s, square_u, products.sum(dtype=torch.float64)])
+            filled_s.append(_local(torch.zeros_like(either) if s is None else s))
+            filled_u.append(_local(torch.zeros_like(either) if u is None else u))
+    numbers = _products_on_cpu if filled_s[0].device.type == "cpu" else _products_on_device
+    return Gramian(*_sum_over_shards(numbers(filled_s, filled_u), gradients[0]).unbind())
 
 
-def _packed_rows(gradients: list[Tensor]) -> list[Tensor]:
+def _products_on_cpu(supervised: list[Tensor], unsupervised: list[Tensor]) -> Tensor:
+    """The three numbers, [3] in float64; numpy's `vecdot` writes nothing but one number a row."""
+    squares_s, squares_u, products = [], [], []
+    with np.errstate(all="ignore"):
+        for x, y in zip(_rows_on_cpu(supervised), _rows_on_cpu(unsupervised), strict=True):
+            # one after the other, while the tensors are in the cache
+            products.append(np.vecdot(x, y))
+            squares_s.append(np.vecdot(x, x))
+            squares_u.append(np.vecdot(y, y))
+        sums = [np.concatenate(found).sum(dtype=np.float64) for found in (squares_s, squares_u, products)]
+    return torch.tensor(sums, dtype=torch.float64)
+
+
+def _rows_on_cpu(gradients: list[Tensor]) -> Iterator[np.ndarray]:
     """All elements as matrices [n, ROW] of float32 or float64: small tensors and odd ends share the last."""
-    matrices, rest = [], []
+    rest = []
     for gradient in gradients:
-        flat = gradient.reshape(-1)
+        flat = _at_least_float32(gradient).numpy().reshape(-1)
+        end = len(flat) // ROW * ROW
+        if end:
+            yield flat[:end].reshape(-1, ROW)
+        rest.append(flat[end:])
+    rest.append(np.zeros(-sum(map(len, rest)) % ROW, rest[0].dtype))
+    yield np.concatenate(rest).reshape(-1, ROW)
+
+
+def _products_on_device(supervised: list[Tensor], unsupervised: list[Tensor]) -> Tensor:
+    """The three numbers, [3] in float64, from few and large kernels."""
+    norms_s, norms_u, products = [], [], []
+    for x, y in zip(_rows_on_device(supervised), _rows_on_device(unsupervised), strict=True):
+        # torch's `vecdot` writes every product to memory before it sums, which squares need not
+        products.append(torch.linalg.vecdot(x, y))
+        norms_s.append(torch.linalg.vector_norm(x, dim=1))
+        norms_u.append(torch.linalg.vector_norm(y, dim=1))
+    squares = (torch.cat(norms).double().square().sum() for norms in (norms_s, norms_u))
+    return torch.stack([*squares, torch.cat(products).sum(dtype=torch.float64)])
+
+
+def _rows_on_device(gradients: list[Tensor]) -> Iterator[Tensor]:
+    """As `_rows_on_cpu`, but what counts as small is larger."""
+    rest = []
+    for gradient in gradients:
+        flat = _at_least_float32(gradient).reshape(-1)
         end = len(flat) // ROW * ROW if len(flat) >= PACK else 0
         if end:
-            matrices.append(flat[:end].view(-1, ROW))
+            yield flat[:end].view(-1, ROW)
         rest.append(flat[end:])
-    packed = torch.cat(rest)
-    matrices.append(F.pad(packed, (0, -len(packed) % ROW)).view(-1, ROW))
-    return [_at_least_float32(matrix) for matrix in matrices]
+    rest.append(rest[0].new_zeros(-sum(map(len, rest)) % ROW))
+    yield torch.cat(rest).view(-1, ROW)
 
 
 def _at_least_float32(gradient: Tensor) -> Tensor:

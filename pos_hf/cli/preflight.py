@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import torch
 from transformers import IntervalStrategy, PreTrainedModel
 
 from pos_hf.cli.config import ModelArguments
@@ -87,6 +88,18 @@ def check_rows(data: SegmentationData, args: POSConfig) -> None:
             f"metric_for_best_model is {score!r}, but {data.name} has no class {label!r}, did you mean "
             f"{nearest(label, data.id2label.values())!r}?"
         )
+
+
+def settle_device_views(data_args: DataArguments, device: torch.device, num_channels: int) -> None:
+    """Decide where strong views are made, if the config leaves it open: a GPU spares the workers most of it.
+
+    Raises:
+        InputError: they shall be made on the device, but the images are not RGB.
+    """
+    if data_args.device_views and num_channels != 3:
+        raise InputError(f"device_views takes RGB images, these have {num_channels} channels: leave it out")
+    if data_args.device_views is None:
+        data_args.device_views = device.type == "cuda" and num_channels == 3
 
 
 def check_crop(model: PreTrainedModel, crop_size: int) -> None:

@@ -13,7 +13,13 @@ import torch
 from transformers import BaseImageProcessor, PreTrainedModel
 
 from pos_hf.cli.config import ModelArguments
-from pos_hf.cli.preflight import OUTPUTS, check_before_loading, check_crop, check_rows
+from pos_hf.cli.preflight import (
+    OUTPUTS,
+    check_before_loading,
+    check_crop,
+    check_rows,
+    settle_device_views,
+)
 from pos_hf.data import DataArguments, PairedDataset, SegmentationData, load_data
 from pos_hf.errors import InputError
 from pos_hf.evaluation import evaluate_images, labeler_of, predict_images, protocol
@@ -52,6 +58,7 @@ def run_training(model_args: ModelArguments, data_args: DataArguments, args: POS
     method = args.get_method()
     data = load_data(data_args)
     check_rows(data, args)
+    settle_device_views(data_args, args.device, data.num_channels)
     trainer = make_trainer(model_args, data_args, args, data, method)
     check_crop(trainer.exported_model, data_args.crop_size)
     facts = training_facts(trainer, model_args, data_args, data)
@@ -84,7 +91,8 @@ def find_checkpoint(folder: Path, args: POSConfig) -> str | None:
 
     Args:
         folder: of the run.
-        args: `resume_from_checkpoint` is a folder or "latest"; `overwrite` allows a second run in `folder`.
+        args: `resume_from_checkpoint` is a folder or "latest", which a run that was stopped before its first
+            checkpoint may say too; `overwrite` allows a second run in `folder`.
 
     Returns:
         The checkpoint's folder, or None for a fresh run.
@@ -98,12 +106,15 @@ def find_checkpoint(folder: Path, args: POSConfig) -> str | None:
     asked = args.resume_from_checkpoint
     if asked == "latest":
         checkpoint, skipped = newest_complete(folder)
-        if checkpoint is None:
-            why = f" ({'; '.join(skipped)})" if skipped else ""
-            raise InputError(f"there is no checkpoint in {folder} to resume from{why}")
-        if skipped and args.should_log:
-            print(f"resuming from {checkpoint}; skipped {'; '.join(skipped)}", file=sys.stderr)
-        return str(checkpoint)
+        if checkpoint is None and checkpoints(folder) and not args.overwrite:
+            raise InputError(
+                f"there is no checkpoint in {folder} to resume from ({'; '.join(skipped)}): start again with "
+                "--overwrite"
+            )
+        outcome = f"resuming from {checkpoint}" if checkpoint else f"{folder} has no checkpoint yet: starting"
+        if args.should_log and (skipped or checkpoint is None):
+            print("; skipped ".join([outcome, *skipped]), file=sys.stderr)
+        return str(checkpoint) if checkpoint else None
     if asked is not None:
         if not Path(asked).is_dir():
             raise InputError(f"there is no checkpoint {asked}")

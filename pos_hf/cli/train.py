@@ -18,7 +18,7 @@ The keys people change most (a config file holds them as `key: value`; the comma
   --max_steps       optimizer steps (or --num_train_epochs)
   --learning_rate   of the backbone; the head's is --head_learning_rate_multiplier times it
   --output_dir      folder of the run
-  --resume_from_checkpoint   a checkpoint folder, or `latest`
+  --resume_from_checkpoint   a checkpoint folder, or `latest`, which begins where there is none yet
 
 Every field of POSConfig (all of transformers' TrainingArguments among them), DataArguments and ModelArguments
 is a key. Several processes: `accelerate launch scripts/train.py CONFIG ...`.

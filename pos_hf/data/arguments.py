@@ -165,10 +165,11 @@ class DataArguments:
         default_factory=lambda: [0.5, 2.0],
         metadata={"help": "Range of the random resize before the crop, relative to the image's longer side."},
     )
-    device_views: bool = field(
-        default=False,
+    device_views: bool | None = field(
+        default=None,
         metadata={
-            "help": "Make the strong views on the accelerator: same draws, less work for workers, RGB only."
+            "help": "Make the strong views on the accelerator: same draws, less work for workers, RGB only. "
+            "Left out, `pos-hf train` does so on a GPU."
         },
     )
     unlabeled_ratio: int = field(

@@ -187,7 +187,7 @@ class Views:
             args.crop_size,
             num_strong_views,
             scale_range=(low, high),
-            on_device=args.device_views,
+            on_device=bool(args.device_views),
             rare_classes=rare_classes,
             rare_class_retries=args.rare_class_retries,
         )

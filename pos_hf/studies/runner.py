@@ -7,9 +7,7 @@ from itertools import islice
 
 from tqdm import tqdm
 
-from pos_hf.files import RUN_FILE
 from pos_hf.studies.plan import PlannedRun, Study
-from pos_hf.training.checkpoints import newest_complete
 
 
 def run_study(study: Study, jobs: int = 1) -> list[PlannedRun]:
@@ -45,9 +43,6 @@ def _launch(run: PlannedRun, num_processes: int) -> int:
     command = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", str(num_processes)]
     # 0: whichever port is free
     command += ["--main_process_port", "0", "--module", "pos_hf", "train", str(run.config_file)]
-    if newest_complete(run.folder)[0]:
-        command += ["--resume_from_checkpoint", "latest"]
-    elif (run.folder / RUN_FILE).exists():
-        command += ["--overwrite"]
+    command += ["--resume_from_checkpoint", "latest", "--overwrite"]
     with run.log_file.open("w") as log:
         return subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, check=False).returncode

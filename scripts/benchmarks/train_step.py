@@ -1,7 +1,7 @@
 """Training steps of `POSTrainer` beside the published step, in one process, taking turns step by step.
 
     python scripts/benchmarks/train_step.py --model dinov2_small                  # on a GPU: 518, batch 8+8
-    python scripts/benchmarks/train_step.py --model resnet101 --precision bf16 --channels_last
+    python scripts/benchmarks/train_step.py --model resnet101 --channels_last
     python scripts/benchmarks/train_step.py --crop 112 --batch 2 --threads 1      # a size for a CPU
 
 Our side is `POSTrainer.train()` itself, data loading and callbacks included; its strategy changes from step
@@ -33,8 +33,9 @@ STRATEGIES = {"uniform": uniform, "pos": pos(), "pos_paper": pos(preset="paper")
 PUBLISHED = "published"
 SIDES = (PUBLISHED, *STRATEGIES)
 PRECISIONS = {
-    "fp32": {},
-    "tf32": {"tf32": True},
+    "default": {},
+    "fp32": {"bf16": False},
+    "tf32": {"bf16": False, "tf32": True},
     "bf16": {"bf16": True},
     "bf16+compile": {"bf16": True, "torch_compile": True},
 }
@@ -184,7 +185,7 @@ def parse():
     parser.add_argument("--model", choices=WORKLOADS, default="dinov2_small")
     parser.add_argument("--crop", type=int, help="side of the crop in pixels (default: the published one)")
     parser.add_argument("--batch", type=int, help="labeled images a step, and as many unlabeled")
-    parser.add_argument("--precision", choices=PRECISIONS, default="fp32", help="of our side")
+    parser.add_argument("--precision", choices=PRECISIONS, default="default", help="of our side")
     parser.add_argument("--attention", choices=("sdpa", "eager"), default="sdpa", help="of our side")
     parser.add_argument("--channels_last", action="store_true", help="of our side")
     parser.add_argument("--optimizer", help="optim of our side (default: fused)")
@@ -254,7 +255,7 @@ def run(args):
         turns.bar.close()
         with FlopCounterMode(display=False) as counter:
             turns.published.step(next(turns.batches))
-    rates["ours"] = matrix_rate(device, torch.bfloat16 if "bf16" in args.precision else torch.float32)
+    rates["ours"] = matrix_rate(device, torch.bfloat16 if trainer.args.bf16 else torch.float32)
     published, teacher = turns.published, trainer.teacher.model if trainer.teacher else None
     resident = {
         PUBLISHED: resident_bytes(published.model, published.teacher, published.optimizer),

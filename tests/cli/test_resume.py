@@ -9,6 +9,7 @@ import pytest
 
 from pos_hf.cli.main import main
 from pos_hf.training import POSTrainer
+from pos_hf.training.checkpoints import INCOMPLETE
 
 
 @pytest.fixture
@@ -42,6 +43,27 @@ def test_latest_goes_on_from_the_newest_complete_checkpoint(config, tmp_path, ca
     assert main(["train", str(config), "--resume_from_checkpoint", "latest"]) == 0
     assert "skipped checkpoint-2: optimizer.pt has 1000 bytes instead of" in capsys.readouterr().err
     assert (run / "model.safetensors").read_bytes() == weights
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_latest_begins_a_run_that_has_no_checkpoint_yet(config, tmp_path, capsys, killed):
+    """One command serves a scheduler's first start and every later one."""
+    run = tmp_path / "run"
+    if killed:
+        (run / INCOMPLETE / "checkpoint-1").mkdir(parents=True)
+        (run / "run.json").write_text("{}")
+    assert main(["train", str(config), "--resume_from_checkpoint", "latest"]) == 0
+    assert f"{run} has no checkpoint yet: starting" in capsys.readouterr().err
+    assert json.loads((run / "trainer_state.json").read_text())["global_step"] == 2
+
+
+def test_latest_never_replaces_a_finished_run(config, tmp_path, capsys):
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "model.safetensors").write_text("mine")
+    assert main(["train", str(config), "--resume_from_checkpoint", "latest"]) == 2
+    assert "model.safetensors' exists and is kept" in capsys.readouterr().err
+    assert [path.name for path in run.iterdir()] == ["model.safetensors"]
 
 
 def test_a_stopped_run_exits_with_143_and_overwrite_removes_the_other_run(config, tmp_path, monkeypatch):
