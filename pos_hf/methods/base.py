@@ -33,7 +33,7 @@ class LossTerm(NamedTuple):
     statistics: Mapping[str, Tensor] = {}
     """Detached 0-d device tensors to log."""
     retain_graph: bool = False
-    """A later term of this step goes back through the same graph."""
+    """The next term of this step goes back through the same graph."""
 
 
 class Method(nn.Module, ABC):

@@ -162,11 +162,10 @@ class POSTrainer(CheckpointedTrainer, PushesToHub):
         self.gradients.capture(term.objective)
 
     def _integrate(self) -> None:
-        if self._reduces_itself:
-            summed = [p.grad for p in self.gradients.parameters if p.grad is not None]
-            average_over_ranks(self.gradients.all_gradients() if self.holds_pair else summed)
         if not self.holds_pair:
             return
+        if self._reduces_itself:
+            average_over_ranks(self.gradients.all_gradients())
         gramian = self.gradients.gramian(self._metric)
         weights = self.strategy(gramian)
         self.gradients.combine(weights)
@@ -180,7 +179,8 @@ class POSTrainer(CheckpointedTrainer, PushesToHub):
     @property
     def _reduces_itself(self) -> bool:
         # DDP reduces one backward a forward: with two it silently leaves the second gradient local
-        return self.method.shared_forward and self.accelerator.distributed_type in DATA_PARALLEL
+        two_backwards = self.holds_pair and self.method.shared_forward
+        return two_backwards and self.accelerator.distributed_type in DATA_PARALLEL
 
     def _reduction_context(self, model: nn.Module) -> contextlib.AbstractContextManager:
         return self.accelerator.no_sync(model) if self._reduces_itself else contextlib.nullcontext()

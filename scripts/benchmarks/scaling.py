@@ -41,14 +41,13 @@ RUNS = {
 def exchanged(strategy, engine, shared_forward):
     """Elements a rank exchanges in one step, over N (W - 1) / W: (within backwards, after them).
 
-    A ring's all-reduce moves 2, a reduce-scatter or an all-gather 1. DDP reduces in each backward, and the
-    two objectives have one each whatever the strategy; V1's shared forward reduces once at the end, both
-    gradients under POS, their sum under uniform. FSDP2 gathers the parameters for each forward and each
-    backward of the student and for the teacher's forward, and scatters the gradients of each backward.
+    A ring's all-reduce moves 2, a reduce-scatter or an all-gather 1. DDP reduces in each backward, of which
+    there are two: one an objective, or with V1's shared forward one a forward. Under POS that forward has two
+    backwards, and both gradients are reduced once at the end. FSDP2 gathers the parameters for each forward
+    and each backward of the student and for the teacher's forward, and scatters the gradients of each backward.
     """
-    gradients = 1 if strategy == "uniform" else 2
     if engine == "ddp":
-        return (0, 2 * gradients) if shared_forward else (4, 0)
+        return (0, 4) if shared_forward and strategy != "uniform" else (4, 0)
     return 3 * 2 + 1, 0
 
 
