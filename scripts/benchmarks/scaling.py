@@ -44,7 +44,7 @@ def exchanged(strategy, engine, shared_forward):
     A ring's all-reduce moves 2, a reduce-scatter or an all-gather 1. DDP reduces in each backward, of which
     there are two: one an objective, or with V1's shared forward one a forward. Under POS that forward has two
     backwards, and both gradients are reduced once at the end. FSDP2 gathers the parameters for each forward
-    and each backward of the student and for the teacher's forward, and scatters the gradients of each backward.
+    and backward of the student and for the teacher's forward, and scatters the gradients of each backward.
     """
     if engine == "ddp":
         return (0, 4) if shared_forward and strategy != "uniform" else (4, 0)
