@@ -87,7 +87,8 @@ class GradientPair:
             weights: (w_s, w_u), 0-d tensors.
         """
         dtypes = {gradient.dtype for gradient in self.all_gradients()}
-        cast = {dtype: [weight.to(dtype) for weight in weights] for dtype in dtypes}
+        # cast once; bfloat16 would round the update's norm off by up to 0.4 %
+        cast = {dtype: [w.to(torch.promote_types(dtype, torch.float32)) for w in weights] for dtype in dtypes}
         for parameter, supervised, unsupervised in zip(
             self.parameters, *(self._gradients[objective] for objective in OBJECTIVES), strict=True
         ):
@@ -97,7 +98,7 @@ class GradientPair:
             supervised_weight, unsupervised_weight = cast[unsupervised.dtype]
             parameter.grad = unsupervised.mul_(unsupervised_weight)
             if supervised is not None:
-                unsupervised.addcmul_(supervised, supervised_weight)
+                unsupervised.addcmul_(supervised, supervised_weight.to(supervised.dtype))
         self.reset()
 
 

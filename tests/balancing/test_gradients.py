@@ -85,6 +85,16 @@ def test_a_parameter_of_one_objective_gets_its_weighted_gradient_and_an_unused_o
     assert pair.all_gradients() == []
 
 
+def test_bfloat16_gradients_meet_the_weight_unrounded():
+    parameter = nn.Parameter(torch.zeros(1000, dtype=torch.bfloat16))
+    pair, gradient = GradientPair([parameter]), torch.randn(1000, dtype=torch.bfloat16)
+    parameter.grad = gradient.clone()
+    pair.capture("unsupervised")
+    third = torch.tensor(1 / 3, dtype=torch.float64)
+    pair.combine((third, third))
+    assert torch.equal(parameter.grad, (gradient.float() * third.float()).bfloat16())
+
+
 def test_uniform_weights_give_the_gradient_of_the_mean_loss():
     network, batch = small_network(), torch.randn(6, 4, dtype=torch.float64)
     found = step(network, GradientPair([*network.parameters()]), [batch], uniform)
