@@ -27,26 +27,36 @@ from pos_hf.training.checkpoints import MANIFEST, checkpoints, newest_complete
 from .resuming import digests, make_trainer
 
 NUM_STEPS = 60
-CYCLES_TO_LIVE = 2.0  # a life ends at most so many steps, each with its checkpoint, after its first
+STEP, WRITE = b"s", b"w"
+SLOWER = 2.5  # the first step and write of a life than the mean, about
 
 
 class Announce(TrainerCallback):
-    """Says through a pipe that the first step begins."""
+    """Waits for leave to begin each step, and says when a step begins and when it ends and is written.
 
-    def __init__(self, pipe: int) -> None:
-        self.pipe = pipe
+    Args:
+        leave: pipe with a byte for each step that may be taken.
+        events: pipe that is told.
+    """
 
-    def on_train_begin(self, args, state, control, **kwargs):
-        os.write(self.pipe, b"!")
+    def __init__(self, leave: int, events: int) -> None:
+        self.leave, self.events = leave, events
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        os.read(self.leave, 1)
+        os.write(self.events, STEP)
+
+    def on_step_end(self, args, state, control, **kwargs):
+        os.write(self.events, WRITE)
 
 
-def train(run: Path, pipe: int, limit: int | None) -> None:
+def train(run: Path, announce: Announce, limit: int | None) -> None:
     """Go on with a run, saving at every step, and write its end's digests."""
     checkpoint, _ = newest_complete(run)
     trainer = make_trainer(
         str(run),
         "fixmatch",
-        callbacks=[Announce(pipe)],
+        callbacks=[announce],
         max_steps=NUM_STEPS,
         save_strategy="steps",
         save_steps=1,
@@ -72,23 +82,37 @@ def fork(function: Callable[..., None], *arguments: object) -> int:
     return child
 
 
-def live(run: Path, seconds: float | None, limit: int | None = None) -> tuple[int, float]:
-    """One life of a run, killed so many seconds after training begins; None lets it end.
+def live(
+    run: Path, num_steps: int, death: tuple[bytes, float] | None = None, limit: int | None = None
+) -> tuple[int, list[tuple[bytes, float]]]:
+    """One life of a run, of no more than so many steps however little of the machine it gets.
+
+    Args:
+        run: its folder.
+        num_steps: that it may take.
+        death: the event of the last of these steps, and the seconds after it at which the run is killed; None
+            lets it end.
+        limit: checkpoints to keep.
 
     Returns:
-        The exit code (minus the signal's number), and how many seconds training took.
+        The exit code (minus the signal's number), and every event with its time in seconds.
     """
+    leave, give_leave = os.pipe()
     ears, mouth = os.pipe()
-    child = fork(train, run, mouth, limit)
+    os.write(give_leave, b"." * num_steps)
+    child = fork(train, run, Announce(leave, mouth), limit)
     os.close(mouth)
-    os.read(ears, 1)
-    os.close(ears)
-    start = time.monotonic()
-    if seconds is not None:
-        time.sleep(seconds)
-        os.kill(child, signal.SIGKILL)
+    events: list[tuple[bytes, float]] = []
+    while event := os.read(ears, 1):
+        events.append((event, time.monotonic()))
+        if death and [name for name, _ in events].count(death[0]) == num_steps:
+            time.sleep(death[1])
+            os.kill(child, signal.SIGKILL)
+            break
+    for pipe in (leave, give_leave, ears):
+        os.close(pipe)
     _, status = os.waitpid(child, 0)
-    return os.waitstatus_to_exitcode(status), time.monotonic() - start
+    return os.waitstatus_to_exitcode(status), events
 
 
 def contents(checkpoint: Path) -> dict[str, str]:
@@ -106,12 +130,20 @@ def main(out: Path, num_kills: int) -> None:
     gc.freeze()
 
     whole, killed = out / "whole", out / "killed"
-    code, seconds = live(whole, None)
+    code, events = live(whole, NUM_STEPS)
     assert code == 0
+    names, times = zip(*events, strict=True)
+    assert names == (STEP, WRITE) * NUM_STEPS
+    seconds = {STEP: np.diff(times)[::2].mean(), WRITE: np.diff(times)[1::2].mean()}
     expected = {path.name: contents(path) for path in checkpoints(whole)}
     kills = []
-    for share in np.random.default_rng(0).uniform(size=num_kills):
-        code, _ = live(killed, share * CYCLES_TO_LIVE * seconds / NUM_STEPS, limit=2)
+    rng = np.random.default_rng(0)
+    # lives of one step, some of two, so that together they fall short of the end
+    lengths = rng.permutation(1 + (np.arange(num_kills) < NUM_STEPS - 1 - num_kills))
+    for length, share, event in zip(
+        lengths, rng.uniform(size=num_kills), rng.choice([STEP, WRITE], num_kills), strict=True
+    ):
+        code, _ = live(killed, int(length), (event, share * SLOWER * seconds[event]), limit=2)
         newest, skipped = newest_complete(killed)
         kills.append(
             {
@@ -122,7 +154,7 @@ def main(out: Path, num_kills: int) -> None:
                 "while_writing": any((killed / INCOMPLETE).glob("*")),
             }
         )
-    code, _ = live(killed, None, limit=2)
+    code, _ = live(killed, NUM_STEPS, limit=2)
     ends = [json.loads((run / "digests.json").read_text()) for run in (whole, killed)]
     report = {
         "kills": kills,
