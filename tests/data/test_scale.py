@@ -13,13 +13,13 @@ def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 from pos_hf.data import DataArguments, PairedDataset, collate, load_data
-before, start = peak(), time.perf_counter()
+before, start = peak(), time.process_time()
 args = DataArguments(dataset=sys.argv[1], selection_share=0)
 data = load_data(args)
 pairs = PairedDataset.from_arguments(data, args, seed=0)
 keys = iter(pairs.sampler(0))
 batch = collate([pairs[next(keys)] for _ in range(8)])
-seconds = time.perf_counter() - start
+seconds = time.process_time() - start
 print(json.dumps({"rows": len(data.unlabeled), "seconds": seconds, "mb": peak() - before}))
 """
 
