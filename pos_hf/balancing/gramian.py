@@ -89,18 +89,18 @@ def gramian(supervised: Sequence[Tensor | None], unsupervised: Sequence[Tensor |
     Returns:
         The Gramian, the same on every rank if the gradients are.
     """
-    gradients = [gradient for gradient in (*supervised, *unsupervised) if gradient is not None]
-    if not gradients:
-        zero = torch.zeros((), dtype=torch.float64)
-        return Gramian(zero, zero, zero)
     filled_s, filled_u = [], []
     for s, u in zip(supervised, unsupervised, strict=True):
         either = u if s is None else s
         if either is not None:
-            filled_s.append(_local(torch.zeros_like(either) if s is None else s))
-            filled_u.append(_local(torch.zeros_like(either) if u is None else u))
-    numbers = _products_on_cpu if filled_s[0].device.type == "cpu" else _products_on_device
-    return Gramian(*_sum_over_shards(numbers(filled_s, filled_u), gradients[0]).unbind())
+            filled_s.append(torch.zeros_like(either) if s is None else s)
+            filled_u.append(torch.zeros_like(either) if u is None else u)
+    if not filled_s:
+        zero = torch.zeros((), dtype=torch.float64)
+        return Gramian(zero, zero, zero)
+    products = _products_on_cpu if filled_s[0].device.type == "cpu" else _products_on_device
+    numbers = products([_local(s) for s in filled_s], [_local(u) for u in filled_u])
+    return Gramian(*_sum_over_shards(numbers, filled_s[0]).unbind())
 
 
 def _products_on_cpu(supervised: list[Tensor], unsupervised: list[Tensor]) -> Tensor:
