@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from pos_hf.balancing import Gramian, pos, uniform
 
 FOLDER = Path(__file__).parents[1] / "docs" / "figures"
-PAPER, PLAIN, GUARDED = pos(preset="paper"), pos(preset="paper", meo=False), pos()
+PAPER, PLAIN, GUARDED = pos(min_weight=0), pos(min_weight=0, meo=False), pos()
 BLUE, ORANGE, GREY, GREEN = "#2563c9", "#d9730d", "#8a8f98", "#178a5b"
 # title: norm of g_u (g_s has norm 1) and the angle between them in degrees
 SITUATIONS = {

@@ -3,6 +3,7 @@
 from .gradients import OBJECTIVES, GradientPair, Objective, average_over_ranks
 from .gramian import Gramian, gramian
 from .strategies import (
+    POS,
     STRATEGIES,
     STRATEGY_FAMILIES,
     Fixed,
@@ -16,6 +17,7 @@ from .strategies import (
 
 __all__ = [
     "OBJECTIVES",
+    "POS",
     "STRATEGIES",
     "STRATEGY_FAMILIES",
     "Fixed",

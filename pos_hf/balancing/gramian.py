@@ -18,6 +18,11 @@ ROW = 2**12
 CPU_ROWS = 16
 
 
+# Below this ratio of an update's norm to the norms it is made of, float32 gradients have cancelled three of
+# their seven digits: what is left has no direction.
+CANCELLED = 1e-3
+
+
 class Gramian(NamedTuple):
     """Inner products of the supervised and the unsupervised gradient, as 0-d float64 tensors.
 
@@ -55,6 +60,20 @@ class Gramian(NamedTuple):
             + unsupervised_weight**2 * self.unsupervised
         )
         return square.clamp_min(0).sqrt()
+
+    def is_degenerate(self, supervised_weight: Tensor, unsupervised_weight: Tensor) -> Tensor:
+        """Whether one gradient is zero, or the two cancel in w_s g_s + w_u g_u, 0-d bool.
+
+        Args:
+            supervised_weight: w_s, 0-d.
+            unsupervised_weight: w_u, 0-d.
+
+        Returns:
+            True where no strategy has a direction to choose.
+        """
+        lengths = supervised_weight * self.supervised.sqrt() + unsupervised_weight * self.unsupervised.sqrt()
+        cancelled = self.norm(supervised_weight, unsupervised_weight) <= CANCELLED * lengths
+        return (self.supervised == 0) | (self.unsupervised == 0) | cancelled
 
     def min_cosine(self, supervised_weight: Tensor, unsupervised_weight: Tensor) -> Tensor:
         """The smaller of the update's cosines to g_s and to g_u (Fig. 1 b and c), 0-d; negative is conflict.

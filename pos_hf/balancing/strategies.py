@@ -6,7 +6,7 @@ norms and t = b/pq is the cosine.
 | strategy | weights from | source |
 |---|---|---|
 | ``uniform``, ``fixed`` | constants | Sun et al., ICCV 2025, Eq. 4 |
-| ``pos`` | minimum norm, then MEO | Sun et al., ICCV 2025, Eq. 6 and 13; MGDA, Désidéri 2012 |
+| ``pos`` | minimum norm within bounds, then MEO | Sun et al., ICCV 2025, Eq. 6 and 13; MGDA, Désidéri 2012 |
 | ``pcgrad`` | projection of each on the other | Yu et al., NeurIPS 2020 |
 | ``upgrad`` | mean of projections on the dual cone | Quinton & Rey, 2024 (TorchJD) |
 | ``dualproj`` | projection of the mean on the dual cone | Lopez-Paz & Ranzato, NeurIPS 2017 (GEM) |
@@ -20,28 +20,24 @@ A user's own strategy is any function of a Gramian that returns two 0-d tensors.
 
 All arithmetic is scale-free: the three numbers are divided by the larger squared norm, the cross term is
 clamped by Cauchy-Schwarz, and no epsilon is added. Where one gradient is exactly zero (no confident pixel,
-say) every strategy gives the uniform average. A number that is not finite gives two NaN weights, so that the
-loss scaler or the trainer skips the step.
+say) every strategy gives the uniform average; Eq. 6 to the letter would make no update then. A number that
+is not finite gives two NaN weights, so that the loss scaler or the trainer skips the step.
 """
 
 import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import wraps
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from .gramian import Gramian
+from .gramian import CANCELLED, Gramian
 
 Weights = tuple[Tensor, Tensor]
 Strategy = Callable[[Gramian], Weights]
 
-# Below this ratio of an update's norm to the norms it is made of, float32 gradients have cancelled three of
-# their seven digits: what is left is no longer stretched, so that it goes to zero as the gradients become
-# opposite.
-CANCELLED = 1e-3
 # Squared distance of two gradients, relative to their squared norms, that float64 cannot tell from zero.
 EQUAL = 1e-14
 
@@ -98,26 +94,42 @@ uniform = Fixed(0.5, 0.5)
 fixed = Fixed
 
 
-def min_norm(gramian: Gramian) -> tuple[Weights, Tensor]:
+def min_norm_weight(gramian: Gramian) -> Tensor:
+    """alpha^u of Eq. 5 without its bounds: where the line through the two gradients is nearest to the origin.
+
+    Args:
+        gramian: both gradients non-zero.
+
+    Returns:
+        alpha^u, 0-d, below 0 or above 1 where one gradient is the shortest vector between them. Equal
+        gradients get 1/2.
+    """
+    a, c, b = gramian
+    distance = a + c - 2 * b
+    return torch.where(distance <= EQUAL * (a + c), 0.5, (a - b) / distance)
+
+
+def min_norm(gramian: Gramian, min_weight: float = 0.0) -> tuple[Weights, Tensor]:
     """The shortest vector in the convex hull of the two gradients (Eq. 5) in closed form (Eq. 6).
 
     Args:
         gramian: normalised, both gradients non-zero.
+        min_weight: Eq. 5's constraint alpha^s, alpha^u >= 0 with this number in place of 0.
 
     Returns:
-        ((alpha^s, alpha^u), squared norm of the vector), 0-d tensors. Equal gradients get (1/2, 1/2).
+        ((alpha^s, alpha^u), norm of the vector), 0-d tensors.
     """
     a, c, b = gramian
-    distance = a + c - 2 * b
-    equal = distance <= EQUAL * (a + c)
-    alpha_u = torch.where(equal, 0.5, ((a - b) / distance).clamp(0, 1))
+    free = min_norm_weight(gramian)
+    alpha_u = free.clamp(min_weight, 1 - min_weight)
     limit = a.sqrt() * c.sqrt()
-    interior = (limit - b) * (limit + b) / distance
-    square = torch.where(b >= a, a, torch.where(b >= c, c, torch.where(equal, a, interior)))
-    return (1 - alpha_u, alpha_u), square
+    # between opposite gradients the quadratic form cancels; the height of their triangle does not
+    height = ((limit - b) * (limit + b) / (a + c - 2 * b)).sqrt()
+    cancels = (b < 0) & (free > min_weight) & (free < 1 - min_weight)
+    return (1 - alpha_u, alpha_u), torch.where(cancels, height, gramian.norm(1 - alpha_u, alpha_u))
 
 
-def meo_gain(gramian: Gramian, weights: Weights, square: Tensor) -> Tensor:
+def meo_gain(gramian: Gramian, weights: Weights, norm: Tensor) -> Tensor:
     """MEO's lambda (Eq. 13): the norm of the uniform average over the norm of the minimum-norm vector, >= 1.
 
     Near opposite gradients the minimum-norm vector is what rounding has left of a cancellation; there its
@@ -126,58 +138,56 @@ def meo_gain(gramian: Gramian, weights: Weights, square: Tensor) -> Tensor:
     Args:
         gramian: normalised.
         weights: (alpha^s, alpha^u) of `min_norm`.
-        square: squared norm of the minimum-norm vector, 0-d.
+        norm: of the minimum-norm vector, 0-d.
 
     Returns:
         lambda, 0-d.
     """
-    a, c, b = gramian
-    mean = (a + 2 * b + c).clamp_min(0).sqrt() / 2
-    made_of = weights[0] * a.sqrt() + weights[1] * c.sqrt()
-    return (mean / torch.maximum(square.sqrt(), CANCELLED * made_of)).clamp_min(1)
+    half = torch.full_like(norm, 0.5)
+    made_of = weights[0] * gramian.supervised.sqrt() + weights[1] * gramian.unsupervised.sqrt()
+    return (gramian.norm(half, half) / torch.maximum(norm, CANCELLED * made_of)).clamp_min(1)
 
 
-def pos(
-    meo: bool = True,
-    meo_max_gain: float | None = None,
-    min_norm_ratio: float = 0.5,
-    conflict_only: bool = True,
-    preset: Literal["paper"] | None = None,
-) -> Strategy:
-    """Pareto Optimization Strategy (Eq. 6) with the Magnitude Enhancement Operation (Eq. 13), guarded.
+@dataclass(frozen=True)
+class POS:
+    """Pareto Optimization Strategy (Eq. 6) with the Magnitude Enhancement Operation (Eq. 13).
 
-    The paper's formula swaps the two norms of orthogonal gradients, so that a handful of confident pixels can
-    drive the whole update. The guards give the uniform average where that would do harm; ``preset="paper"``
-    is the paper to the letter.
+    The paper's formula swaps the norms of orthogonal gradients, so that whichever is tiny (a handful of
+    confident pixels early, memorised labels late) drives the update. One number leads from the paper to the
+    average: Eq. 5's constraint alpha^s, alpha^u >= 0 becomes alpha^s, alpha^u >= min_weight. The problem
+    stays convex, its solution is Eq. 6 clamped to [min_weight, 1 - min_weight], and the weights stay
+    continuous.
 
     Args:
         meo: stretch the update to the norm of the uniform average.
-        meo_max_gain: upper bound of MEO's lambda (>= 1); None is the paper's, unbounded.
-        min_norm_ratio: uniform while norm(g_u) < min_norm_ratio * norm(g_s). Orthogonal gradients swap their
-            norms, so that the unsupervised weight stays below about 1 / (2 min_norm_ratio).
-        conflict_only: uniform while the uniform average itself conflicts with neither gradient. The sign of
-            <g_s, g_u> alone is noise where the two are orthogonal but for the batch.
-        preset: "paper" removes every guard.
-
-    Returns:
-        The strategy. Its weights already contain lambda.
+        min_weight: lower bound of both weights before MEO, in [0, 1/2]: 0 is the paper to the letter, 1/2 the
+            uniform average. With MEO a gradient that vanishes is weighted 1 / (2 min_weight) at most, in
+            units of the uniform average.
     """
-    if preset not in (None, "paper"):
-        raise ValueError(f"pos knows the preset 'paper' alone, not {preset!r}")
-    if preset == "paper":
-        meo_max_gain, min_norm_ratio, conflict_only = None, 0.0, False
 
-    @scale_free
-    def strategy(gramian: Gramian) -> Weights:
-        a, c, b = gramian
-        weights, square = min_norm(gramian)
-        gain = meo_gain(gramian, weights, square).clamp_max(meo_max_gain or torch.inf) if meo else 1
-        guarded = c.sqrt() < min_norm_ratio * a.sqrt()
-        if conflict_only:
-            guarded = guarded | (torch.minimum(a, c) + b >= 0)
-        return torch.where(guarded, 0.5, gain * weights[0]), torch.where(guarded, 0.5, gain * weights[1])
+    meo: bool = True
+    min_weight: float = 0.25
 
-    return strategy
+    def __post_init__(self) -> None:
+        if not 0 <= self.min_weight <= 0.5:
+            raise ValueError(f"min_weight must lie in [0, 0.5], not be {self.min_weight}")
+
+    def __call__(self, gramian: Gramian) -> Weights:
+        """The two weights, 0-d float64; lambda is in them."""
+        return scale_free(self._weights)(gramian)
+
+    def _weights(self, gramian: Gramian) -> Weights:
+        (alpha_s, alpha_u), norm = min_norm(gramian, self.min_weight)
+        gain = meo_gain(gramian, (alpha_s, alpha_u), norm) if self.meo else 1
+        return gain * alpha_s, gain * alpha_u
+
+    def bound_holds(self, gramian: Gramian) -> Tensor:
+        """Whether `min_weight` decided the weights of this Gramian, 0-d bool."""
+        free = min_norm_weight(gramian)
+        return (free <= self.min_weight) | (free >= 1 - self.min_weight)
+
+
+pos = POS
 
 
 @scale_free
@@ -262,7 +272,6 @@ def cagrad(c: float = 0.4) -> Strategy:
     @scale_free
     def strategy(gramian: Gramian) -> Weights:
         a, u, b = gramian
-        (x_min, _), _ = min_norm(gramian)
         distance = a + u - 2 * b
         limit = a.sqrt() * u.sqrt()
         height = ((limit - b) * (limit + b) / distance).clamp_min(0).sqrt()
@@ -272,7 +281,7 @@ def cagrad(c: float = 0.4) -> Strategy:
         vertex = (u - b) / distance
         stationary = (vertex - slope * height / (distance * discriminant).sqrt()).clamp(0, 1)
         x = torch.where(discriminant > 0, stationary, (slope <= 0).double())
-        x = torch.where(distance <= EQUAL * (a + u), x_min, x)
+        x = torch.where(distance <= EQUAL * (a + u), 0.5, x)
         norm = Gramian(a, u, b).norm(x, 1 - x)
         gain = radius / torch.maximum(norm, CANCELLED * (x * a.sqrt() + (1 - x) * u.sqrt()))
         return 0.5 + gain * x, 0.5 + gain * (1 - x)
@@ -298,7 +307,7 @@ def get_strategy(name: str, **options: Any) -> Strategy:
 
     Args:
         name: a key of ``STRATEGIES`` or ``STRATEGY_FAMILIES``.
-        options: arguments of a family, for example ``preset="paper"`` of ``pos``.
+        options: arguments of a family, for example ``min_weight=0`` of ``pos``.
 
     Returns:
         The strategy.
@@ -309,7 +318,7 @@ def get_strategy(name: str, **options: Any) -> Strategy:
     if name in STRATEGY_FAMILIES:
         try:
             return STRATEGY_FAMILIES[name](**options)
-        except TypeError as error:
+        except (TypeError, ValueError) as error:
             raise ValueError(f"strategy {name!r} does not take these options {options}: {error}") from error
     if name in STRATEGIES:
         if options:

@@ -13,7 +13,7 @@ The keys people change most (a config file holds them as `key: value`; the comma
   --model           a preset such as dinov2_dpt_small, or the folder or Hub id of a model
   --method          supervised, fixmatch, unimatch_v2, ...
   --strategy        uniform, fixed, pos, pcgrad, ...
-  --strategy_options '{"preset": "paper"}'
+  --strategy_options '{"min_weight": 0}'
   --crop_size       side of the training crop in pixels
   --max_steps       optimizer steps (or --num_train_epochs)
   --learning_rate   of the backbone; the head's is --head_learning_rate_multiplier times it

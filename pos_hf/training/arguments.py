@@ -31,6 +31,7 @@ INTERVALS = {
     "max_grad_norm": "[0, inf)",
     "teacher_decay": "[0, 1]",
     "max_skipped_steps": "[1, 1e12]",
+    "strategy_burn_in_steps": "[0, 1e12]",
     "logging_steps": "(0, 1e12]",
     "eval_steps": "(0, 1e12]",
     "save_steps": "(0, 1e12]",
@@ -55,8 +56,7 @@ MADE_FOR_TEXT = ("label_smoothing_factor", "neftune_noise_alpha", "use_liger_ker
 OPTION_INTERVALS = {
     "supervised": "[0, 1e6]",
     "unsupervised": "[0, 1e6]",
-    "meo_max_gain": "[1, inf)",
-    "min_norm_ratio": "[0, inf)",
+    "min_weight": "[0, 0.5]",
     "c": "[0, 1)",
 }
 POLYNOMIAL = {"power": 0.9, "lr_end": 0.0}
@@ -82,7 +82,9 @@ class POSConfig(TrainingArguments):
         method: how the two losses are made, a name in `pos_hf.methods.METHODS`.
         method_options: arguments of the method, for example `{"threshold": 0.95}`.
         strategy: how the two gradients are integrated, a name in `pos_hf.balancing`.
-        strategy_options: arguments of the strategy, for example `{"preset": "paper"}`.
+        strategy_options: arguments of the strategy, for example `{"min_weight": 0}`.
+        strategy_burn_in_steps: optimizer steps of the uniform average before the strategy; below 1 a share of
+            the run.
 
     > Which inner product the strategy sees
 
@@ -136,7 +138,11 @@ class POSConfig(TrainingArguments):
     )
     strategy: str = field(default="pos", metadata={"help": "How the two gradients are integrated."})
     strategy_options: dict[str, Any] | str | None = field(
-        default=None, metadata={"help": 'Arguments of the strategy, as JSON: {"preset": "paper"}.'}
+        default=None, metadata={"help": 'Arguments of the strategy, as JSON: {"min_weight": 0}.'}
+    )
+    strategy_burn_in_steps: float = field(
+        default=0,
+        metadata={"help": "Steps of the uniform average before the strategy; below 1 a share of the run."},
     )
     gradient_scope: str | None = field(
         default=None, metadata={"help": "Prefix of the parameters that count in the Gramian."}

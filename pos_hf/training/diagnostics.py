@@ -6,10 +6,10 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from pos_hf.balancing import Gramian, Weights
+from pos_hf.balancing import POS, Gramian, Strategy, Weights
 
 VARIANCES = ("supervised_norm", "unsupervised_norm")
-COUNTS = ("fallbacks", "skipped_steps", "bad_samples")
+COUNTS = ("degenerate_steps", "skipped_steps", "bad_samples")
 
 
 class Diagnostics:
@@ -34,15 +34,14 @@ class Diagnostics:
         for name, row in zip(values, moments, strict=True):
             self._sums[name] = self._sums[name] + row if name in self._sums else row
 
-    def add_step(self, gramian: Gramian, weights: Weights, adaptive: bool) -> None:
+    def add_step(self, gramian: Gramian, weights: Weights, strategy: Strategy) -> None:
         """Add what an optimizer step's Gramian and weights tell (the paper's Fig. 1 and 3).
 
         Args:
             gramian: of the unscaled gradients, global over ranks.
             weights: (w_s, w_u).
-            adaptive: the strategy chose the weights; two weights of exactly 1/2 then count as a fallback.
+            strategy: what chose them.
         """
-        uniform = (weights[0] == 0.5) & (weights[1] == 0.5)
         self.add(
             {
                 "cosine": gramian.cosine,
@@ -53,9 +52,11 @@ class Diagnostics:
                 "supervised_weight": weights[0],
                 "unsupervised_weight": weights[1],
                 "meo_gain": weights[0] + weights[1],
-                "fallbacks": uniform.double() * adaptive,
+                "degenerate_steps": gramian.is_degenerate(*weights).double(),
             }
         )
+        if isinstance(strategy, POS):
+            self.add({"bounded_share": strategy.bound_holds(gramian).double()})
 
     def read(self, accelerator: Accelerator) -> dict[str, float]:
         """Average over the window and all ranks, forget the window, and bring it to the host in one transfer.

@@ -14,7 +14,7 @@ from torch.distributed.tensor import DTensor
 from torch.utils.data import Sampler
 from transformers import BaseImageProcessor, PreTrainedModel
 
-from pos_hf.balancing import Fixed, GradientPair, Gramian, Strategy, average_over_ranks
+from pos_hf.balancing import Fixed, GradientPair, Gramian, Strategy, average_over_ranks, uniform
 from pos_hf.data import PairedDataset, collate
 from pos_hf.data.device_views import add_strong_views
 from pos_hf.errors import InputError
@@ -167,14 +167,20 @@ class POSTrainer(CheckpointedTrainer, PushesToHub):
         if self._reduces_itself:
             average_over_ranks(self.gradients.all_gradients())
         gramian = self.gradients.gramian(self._metric)
-        weights = self.strategy(gramian)
+        strategy = uniform if self._burns_in else self.strategy
+        weights = strategy(gramian)
         self.gradients.combine(weights)
         scale = 1.0 if self.accelerator.scaler is None else self.accelerator.scaler.get_scale()
         gramian = Gramian(*(number / scale**2 for number in gramian))
         self.failures.add(gramian[:2])
-        self.diagnostics.add_step(gramian, weights, adaptive=not isinstance(self.strategy, Fixed))
+        self.diagnostics.add_step(gramian, weights, strategy)
         if self._metric is None:
             self._combined_norm = gramian.norm(*weights)
+
+    @property
+    def _burns_in(self) -> bool:
+        steps = self.args.strategy_burn_in_steps
+        return self.state.global_step < (steps * self.state.max_steps if steps < 1 else steps)
 
     @property
     def _reduces_itself(self) -> bool:

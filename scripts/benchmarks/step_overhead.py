@@ -22,7 +22,7 @@ from tqdm import tqdm
 from pos_hf.balancing import GradientPair, pos
 from pos_hf.models import build_model
 
-PAPER = pos(preset="paper")
+PAPER = pos(min_weight=0)
 CLASSES = {index: f"class {index}" for index in range(21)}
 MODELS = {
     "dinov2_small": ("dinov2_dpt_small", 518),

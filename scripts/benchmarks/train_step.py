@@ -29,7 +29,7 @@ from workload import WORKLOADS, build_network, draw_pictures, our_dataset, our_t
 
 from pos_hf.balancing import pos, uniform
 
-STRATEGIES = {"uniform": uniform, "pos": pos(), "pos_paper": pos(preset="paper")}
+STRATEGIES = {"uniform": uniform, "pos": pos(), "pos_paper": pos(min_weight=0)}
 PUBLISHED = "published"
 SIDES = (PUBLISHED, *STRATEGIES)
 PRECISIONS = {

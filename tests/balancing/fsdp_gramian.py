@@ -10,7 +10,7 @@ from torch.distributed.fsdp import fully_shard
 
 from pos_hf.balancing import GradientPair, pos
 
-PAPER = pos(preset="paper")
+PAPER = pos(min_weight=0)
 
 
 def losses(network: nn.Module, batch: torch.Tensor):

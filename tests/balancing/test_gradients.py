@@ -4,7 +4,7 @@ from torch import nn
 
 from pos_hf.balancing import GradientPair, pos, uniform
 
-PAPER = pos(preset="paper")
+PAPER = pos(min_weight=0)
 
 
 def small_network() -> nn.Sequential:

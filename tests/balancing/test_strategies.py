@@ -11,12 +11,12 @@ from torchjd.linalg import QuadprogProjector
 from pos_hf.balancing import STRATEGIES, STRATEGY_FAMILIES, Fixed, Gramian, get_strategy, pos, uniform
 from pos_hf.balancing.strategies import cagrad
 
-PAPER = pos(preset="paper")
-PLAIN_POS = pos(meo=False, preset="paper")
+PAPER = pos(min_weight=0)
+PLAIN_POS = pos(meo=False, min_weight=0)
 ALTERNATIVES = {name: get_strategy(name) for name in (*STRATEGIES, "cagrad") if name != "uniform"}
 ALL = {"pos": pos(), "pos paper": PAPER, "pos without MEO": PLAIN_POS, "uniform": uniform, **ALTERNATIVES}
-# These promise no negative inner product with either gradient. Guarded pos does not, being uniform
-# where g_u is tiny, nor does aligned_mtl (<h, g_s> has the sign of sqrt(det) + a + b).
+# These promise no negative inner product with either gradient. A bounded pos does not (it is the average at
+# the other end), nor does aligned_mtl (<h, g_s> has the sign of sqrt(det) + a + b).
 NON_CONFLICTING = ["pos paper", "pos without MEO", "pcgrad", "upgrad", "dualproj", "imtl_g", "config"]
 NON_CONFLICTING += ["nash_mtl"]
 
@@ -105,8 +105,6 @@ def test_update_never_points_against_either_gradient(name):
 
 @pytest.mark.parametrize("name", ALL)
 def test_swapping_the_gradients_swaps_the_weights(name):
-    if name == "pos":
-        pytest.skip("its guard looks at norm(g_u) / norm(g_s), which is not symmetric")
     for g_s, g_u in random_pairs(100, decades=6):
         w_s, w_u = ALL[name](gramian_of(g_s, g_u))
         v_u, v_s = ALL[name](gramian_of(g_u, g_s))
@@ -207,7 +205,7 @@ def test_opposite_gradients_give_an_update_that_goes_to_zero():
     assert norms[-1] < 1e-9
 
 
-@pytest.mark.parametrize("name", [name for name in ALL if name != "pos"])
+@pytest.mark.parametrize("name", ALL)
 def test_weights_are_continuous_where_a_clamp_begins(name):
     for log_ratio, cosine in [(-1.0, 0.1), (1.0, 0.1), (0.0, 0.0), (-2.0, 0.0)]:
         before, after = (
@@ -250,29 +248,65 @@ def test_adversarial_gramians_give_finite_weights_or_two_nans(name):
         assert (gramian.norm(w_s[ok], w_u[ok]) <= bound)[gramian.unsupervised.isfinite()].all()
 
 
-def test_guards_give_the_uniform_average():
-    guarded = pos(min_norm_ratio=0.1, conflict_only=True)
-    assert weights(guarded, *gramian_of(*pair(-1.1, -0.5))) == [0.5, 0.5]  # g_u is tiny
-    assert weights(guarded, *gramian_of(*pair(-0.5, 0.5))) == [0.5, 0.5]  # no conflict
-    assert weights(guarded, *gramian_of(*pair(-0.5, -0.2))) == [0.5, 0.5]  # but not with the average
-    inside = weights(guarded, *gramian_of(*pair(-0.5, -0.5)))
-    assert inside == weights(PAPER, *gramian_of(*pair(-0.5, -0.5))) != [0.5, 0.5]
+bounds = st.floats(0, 0.5)
 
 
-@pytest.mark.parametrize("ratio", [-2.0, -0.5, -0.1, 0.0, 0.1, 0.5, 2.0])
-@pytest.mark.parametrize("cosine", [-0.99, -0.5, -0.3, -0.1, 0.0, 0.5])
-def test_the_conflict_guard_acts_where_the_average_itself_points_against_a_gradient(ratio, cosine):
-    g_s, g_u = pair(ratio, cosine)
-    w_s, w_u = weights(pos(min_norm_ratio=0.0, conflict_only=True), *gramian_of(g_s, g_u))
-    update, average = w_s * g_s + w_u * g_u, (g_s + g_u) / 2
-    assert min(update @ g_s, update @ g_u) >= -1e-12
-    assert (w_s == w_u == 0.5) == (min(average @ g_s, average @ g_u) >= 0)
+@given(ratios, angles, bounds, st.booleans())
+def test_bounded_pos_equals_a_search_between_its_bounds(log_ratio, cosine, min_weight, meo):
+    """Eq. 5 on [m, 1 - m] by ternary search over the norm, then Eq. 13."""
+    g_s, g_u = pair(log_ratio, cosine)
+    low, high = min_weight, 1 - min_weight
+    for _ in range(60):
+        third = (high - low) / 3
+        left, right = (((1 - x) * g_s + x * g_u).norm() for x in (low + third, high - third))
+        low, high = (low, high - third) if left < right else (low + third, high)
+    shortest = (1 - low) * g_s + low * g_u
+    gain = ((g_s + g_u) / 2).norm() / shortest.norm() if meo else 1
+    found = update(pos(meo=meo, min_weight=min_weight), g_s, g_u)
+    assert (found - gain * shortest).norm() <= 1e-5 * gain * (g_s.norm() + g_u.norm())
+    # the search stops where float64 sees no difference of norms: ours must be no longer
+    assert (found / gain).norm() <= shortest.norm() * (1 + 1e-9)
 
 
-def test_the_gain_can_be_capped():
-    capped = weights(pos(meo_max_gain=2.0, min_norm_ratio=0.0, conflict_only=False), 1, 1e-4, 0)
-    assert sum(capped) == pytest.approx(2.0)
-    assert sum(weights(PAPER, 1, 1e-4, 0)) == pytest.approx(50.005)
+@given(ratios, angles, st.booleans())
+def test_pos_bounded_by_one_half_is_the_uniform_average_bit_for_bit(log_ratio, cosine, meo):
+    assert weights(pos(meo=meo, min_weight=0.5), *gramian_of(*pair(log_ratio, cosine))) == [0.5, 0.5]
+
+
+@pytest.mark.parametrize("min_weight", [0.05, 0.25, 0.4])
+def test_a_vanishing_gradient_leaves_the_update_of_the_average(min_weight):
+    for log_ratio in (-6, -9):
+        g_s, g_u = pair(log_ratio, 0.3)
+        w_s, w_u = weights(pos(min_weight=min_weight), *gramian_of(g_s, g_u))
+        assert w_u == pytest.approx((1 - min_weight) / (2 * min_weight), rel=1e-3)
+        average = (g_s + g_u) / 2
+        assert (w_s * g_s + w_u * g_u - average).norm() <= 20 * g_u.norm()
+
+
+@given(ratios, st.floats(-0.99, 0.99), bounds, st.sampled_from(range(3)), st.sampled_from([-1, 1]))
+def test_weights_are_continuous_in_the_gramian(log_ratio, cosine, min_weight, place, sign):
+    numbers = [number.item() for number in gramian_of(*pair(log_ratio, cosine))]
+    moved = list(numbers)
+    # a change of the cross term is measured by what it could be
+    scale = [numbers[0], numbers[1], (numbers[0] * numbers[1]) ** 0.5][place]
+    moved[place] += sign * 1e-6 * scale
+    before, after = (torch.tensor(weights(pos(min_weight=min_weight), *n)) for n in (numbers, moved))
+    assert ((after - before).abs() <= 1e-3 * before.abs().clamp_min(1)).all()
+
+
+@pytest.mark.parametrize("ratio", [-2.0, -0.3, 0.0, 0.3, 2.0])
+@pytest.mark.parametrize("cosine", [-0.9, -0.1, 0.0, 0.5])
+@pytest.mark.parametrize("min_weight", [0.0, 0.25, 0.4])
+def test_the_bound_holds_where_the_unbounded_solution_lies_outside(ratio, cosine, min_weight):
+    gramian = gramian_of(*pair(ratio, cosine))
+    free = weights(PLAIN_POS, *gramian)[1]
+    held = pos(min_weight=min_weight).bound_holds(gramian).item()
+    assert held == (not min_weight < free < 1 - min_weight)
+
+
+def test_a_bound_outside_its_interval_is_refused():
+    with pytest.raises(ValueError, match=r"min_weight must lie in \[0, 0.5\]"):
+        pos(min_weight=0.6)
 
 
 def test_fixed_weights_are_what_they_say():
@@ -285,7 +319,7 @@ def test_fixed_weights_are_what_they_say():
     [
         ("poss", {}, "did you mean 'pos'"),
         ("pcgrd", {}, "did you mean 'pcgrad'"),
-        ("pos", {"preset": "papper"}, "preset 'paper' alone"),
+        ("pos", {"min_weight": 0.6}, "min_weight must lie"),
         ("pos", {"gain": 2}, "gain"),
         ("uniform", {"meo": True}, "takes no options"),
     ],

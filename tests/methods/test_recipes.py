@@ -125,12 +125,12 @@ def test_recipe_builds_its_model_on_the_meta_device(recipe, tmp_path):
 @pytest.mark.parametrize(
     ("overrides", "strategy"),
     [
-        ([], ("pos", {"preset": "paper"})),
+        ([], ("pos", {"min_weight": 0})),
         (["--strategy", "uniform"], ("uniform", {})),
-        (["--strategy", "pos"], ("pos", {"preset": "paper"})),
+        (["--strategy", "pos"], ("pos", {"min_weight": 0})),
         (
-            ["--strategy_options", '{"preset": "paper", "meo": false}'],
-            ("pos", {"preset": "paper", "meo": False}),
+            ["--strategy_options", '{"min_weight": 0, "meo": false}'],
+            ("pos", {"min_weight": 0, "meo": False}),
         ),
     ],
     ids=["POS+MEO", "baseline", "POS+MEO by name", "POS alone"],

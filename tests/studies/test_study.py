@@ -26,7 +26,7 @@ CONFIG = {
     "selection_share": 0.0,
     "model": "deeplabv3plus_tiny",
     "strategy": "pos",
-    "strategy_options": {"preset": "paper"},
+    "strategy_options": {"min_weight": 0},
     "max_steps": 1,
     "per_device_train_batch_size": 2,
     "eval_strategy": "no",
@@ -82,7 +82,7 @@ def test_every_arm_meets_every_column_and_seed_with_its_own_settings(study_file)
 def test_another_strategy_does_not_inherit_the_options_of_the_files(study_file):
     runs = {run.arm: run for run in read_study(study_file).runs}
     assert "strategy_options" not in runs["uniform"].settings
-    assert runs["POS+MEO"].settings["strategy_options"] == {"preset": "paper"}
+    assert runs["POS+MEO"].settings["strategy_options"] == {"min_weight": 0}
 
 
 @pytest.mark.parametrize(

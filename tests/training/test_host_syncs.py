@@ -63,7 +63,7 @@ def test_the_guard_notices_a_wait(wait):
 
 @pytest.mark.parametrize(
     ("strategy", "strategy_options", "accumulation"),
-    [("uniform", None, 1), ("pos", None, 2), ("pos", {"preset": "paper"}, 2)],
+    [("uniform", None, 1), ("pos", None, 2), ("pos", {"min_weight": 0}, 2)],
     ids=["uniform", "pos", "paper"],
 )
 @pytest.mark.parametrize(

@@ -68,7 +68,7 @@ def test_a_hub_model_trains_one_step_with_both_objectives(tmp_path, config):
         model,
         method="fixmatch",
         method_options={"threshold": 0.0},
-        strategy_options={"preset": "paper"},
+        strategy_options={"min_weight": 0},
         train_dataset=TinyPairs(num_labeled=2, num_unlabeled=4, size=SIDE),
         per_device_train_batch_size=2,
         max_steps=1,

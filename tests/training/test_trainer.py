@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 from torch import nn
 from transformers import PreTrainedModel, SegformerConfig, SegformerForSemanticSegmentation, TrainerCallback
 
-from pos_hf.balancing import Gramian
+from pos_hf.balancing import POS, Gramian
 from pos_hf.errors import InputError, TrainingStopped
 from pos_hf.methods import LossTerm, Method, predict_logits
 from pos_hf.training import POSConfig
@@ -16,7 +16,7 @@ from pos_hf.training.arguments import gpu_multiplies_bf16
 
 from .tiny import NUM_CLASSES, tiny_model, tiny_trainer
 
-PAPER = {"preset": "paper"}
+PAPER = {"min_weight": 0}
 
 
 class PoisonedMethod(Method):
@@ -96,12 +96,62 @@ def test_the_logged_statistics_are_those_of_the_gradients(tmp_path):
         "supervised_weight": 0.25,
         "unsupervised_weight": 0.75,
         "grad_norm": update[-1],
-        "fallbacks": 0,
+        "degenerate_steps": 0,
     }
     for name, value in expected.items():
         assert log[name] == pytest.approx(float(value), rel=1e-6, abs=1e-9), name
     assert log["loss"] == pytest.approx((log["supervised_loss"] + log["unsupervised_loss"]) / 2, rel=1e-5)
     assert 0 <= log["kept_share"] <= 1
+
+
+def test_the_log_counts_the_steps_that_the_bound_decided(tmp_path):
+    seen = []
+
+    class Spy(POS):
+        def __call__(self, gramian: Gramian):
+            seen.append(torch.stack(list(gramian)))
+            return super().__call__(gramian)
+
+    trainer = tiny_trainer(str(tmp_path), strategy=Spy(min_weight=0.3), logging_steps=5)
+    trainer.train()
+    log = next(entry for entry in trainer.state.log_history if "cosine" in entry)
+    a, c, b = torch.stack(seen).T
+    alpha = (a - b) / (a + c - 2 * b)
+    assert len(seen) == 5
+    assert log["bounded_share"] == pytest.approx(((alpha <= 0.3) | (alpha >= 0.7)).double().mean().item())
+
+
+def test_a_step_without_a_confident_pixel_is_counted_as_degenerate(tmp_path):
+    trainer = tiny_trainer(
+        str(tmp_path), method="fixmatch", method_options={"threshold": 1.0}, max_steps=2, logging_steps=2
+    )
+    trainer.train()
+    log = next(entry for entry in trainer.state.log_history if "cosine" in entry or "meo_gain" in entry)
+    assert log["kept_share"] == 0
+    assert log["degenerate_steps"] == 2
+    assert (log["supervised_weight"], log["unsupervised_weight"]) == (0.5, 0.5)
+
+
+@pytest.mark.parametrize("burn_in", [3, 0.6])
+def test_burn_in_is_the_uniform_average_and_survives_a_resume(tmp_path, burn_in):
+    asked = []
+
+    def spy(gramian: Gramian):
+        asked.append(gramian)
+        return torch.tensor(0.9).double(), torch.tensor(0.1).double()
+
+    options = {"method": "fixmatch", "logging_steps": 1, "max_steps": 5, "strategy_burn_in_steps": burn_in}
+    options |= {"save_strategy": "steps", "save_steps": 2}
+    trainer = tiny_trainer(str(tmp_path), strategy=spy, **options)
+    trainer.train()
+    logged = [e["supervised_weight"] for e in trainer.state.log_history if "supervised_weight" in e]
+    assert logged == pytest.approx([0.5, 0.5, 0.5, 0.9, 0.9])
+    asked.clear()
+    resumed = tiny_trainer(str(tmp_path), strategy=spy, **options)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
+    assert len(asked) == 2
+    for ours, theirs in zip(resumed.model.parameters(), trainer.model.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
 
 
 def test_the_norm_from_the_gramian_is_the_norm_of_the_gradient(tmp_path):

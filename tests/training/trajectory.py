@@ -17,8 +17,8 @@ from .tiny import TinyPairs, tiny_trainer
 STRATEGIES = {
     "uniform": {"strategy": "uniform"},
     "uniform_measured": {"strategy": "uniform", "measure_gradients": True},
-    "pos": {"strategy": "pos", "strategy_options": {"preset": "paper", "meo": False}},
-    "pos_meo": {"strategy": "pos", "strategy_options": {"preset": "paper"}},
+    "pos": {"strategy": "pos", "strategy_options": {"min_weight": 0, "meo": False}},
+    "pos_meo": {"strategy": "pos", "strategy_options": {"min_weight": 0}},
 }
 OPTIMIZERS = {"sgd": "sgd", "adamw": "adamw_torch_fused"}
 COMBINATIONS = [
