@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from pos_hf.balancing import Gramian, pos, uniform
 
 FOLDER = Path(__file__).parents[1] / "docs" / "figures"
-PAPER, PLAIN, GUARDED = pos(min_weight=0), pos(min_weight=0, meo=False), pos()
+PAPER, PLAIN, BOUNDED = pos(min_weight=0), pos(min_weight=0, meo=False), pos()
 BLUE, ORANGE, GREY, GREEN = "#2563c9", "#d9730d", "#8a8f98", "#178a5b"
 # title: norm of g_u (g_s has norm 1) and the angle between them in degrees
 SITUATIONS = {
@@ -71,14 +71,14 @@ def arrow(axes: Axes, vector: np.ndarray, color: str, name: str) -> None:
 
 
 def draw_weights() -> Figure:
-    """MEO's gain and the share of g_u in the update over the norm of g_u, as in the paper and guarded."""
+    """MEO's gain and the share of g_u in the update over the norm of g_u, as in the paper and bounded."""
     figure = Figure(figsize=(9, 2.9), layout="constrained")
     ratios = np.logspace(-2, 0.5, 400)
     left, right = figure.subplots(1, 2, sharex=True)
     for angle, color in ((60, BLUE), (90, GREY), (120, ORANGE)):
-        for strategy, style in ((PAPER, "-"), (GUARDED, "--")):
+        for strategy, style in ((PAPER, "-"), (BOUNDED, "--")):
             w_s, w_u = weights(strategy, (gramian(polar(1, 0), polar(ratio, angle)) for ratio in ratios))
-            name = f"{angle}°" + ("" if strategy is PAPER else ", guarded (default)")
+            name = f"{angle}°" + ("" if strategy is PAPER else ", bounded (default)")
             left.plot(ratios, w_s + w_u, style, color=color, lw=1.2, label=name)
             right.plot(ratios, w_u * ratios / (w_s + w_u * ratios), style, color=color, lw=1.2)
     left.set(xscale="log", yscale="log", ylabel="$w_s + w_u$ (MEO's gain)")
