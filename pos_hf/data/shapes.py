@@ -18,7 +18,7 @@ from pos_hf.data.decoding import rows_to_dataset
 from pos_hf.data.segmentation_data import SegmentationData
 
 IMAGE_SIZE = 64  # pixels, square
-NUM_LABELED, NUM_UNLABELED, NUM_TEST = 6, 240, 100
+NUM_LABELED, NUM_UNLABELED, NUM_TEST = 12, 240, 100
 
 # name: (texture, central hue in turns)
 CLASSES = {

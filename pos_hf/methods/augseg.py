@@ -10,7 +10,7 @@ from pos_hf.methods.base import Batch, LossTerm, predict_logits
 from pos_hf.methods.confidence import entropy
 from pos_hf.methods.losses import IGNORE_INDEX
 from pos_hf.methods.mixing import box_mask, paste, random_boxes
-from pos_hf.methods.pseudo_labels import PseudoLabelMethod, PseudoLabels, pseudo_label_loss
+from pos_hf.methods.pseudo_labels import PseudoLabelMethod, PseudoLabels
 
 
 class AugSeg(PseudoLabelMethod):
@@ -39,7 +39,7 @@ class AugSeg(PseudoLabelMethod):
 
         box = box_mask(unlabeled["cutmix_boxes"][:, 0], *weak_logits.shape[-2:])
         logits = predict_logits(student, paste(strong, strong.flip(0), box))
-        loss = pseudo_label_loss(logits, target.paste(target.flip(), box))
+        loss = self.unsupervised_loss(logits, target.paste(target.flip(), box))
         statistics = {
             "kept_share": weak.kept_share(),
             "injected_share": inject.float().mean(),

@@ -2,11 +2,13 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Literal, NamedTuple
 
 from accelerate.utils import extract_model_from_parallel
 from torch import Tensor, cat, float32, nn
 from torch.nn.functional import interpolate
+from torch.nn.modules.batchnorm import _BatchNorm
 from transformers.utils import logging
 
 from pos_hf.methods.losses import SUPERVISED_LOSSES
@@ -82,6 +84,25 @@ class Method(nn.Module, ABC):
         """The supervised objective from its own forward of the labeled images."""
         logits = predict_logits(student, labeled["pixel_values"])
         return LossTerm("supervised", self.supervised_loss(logits, labeled["labels"]))
+
+
+@contextmanager
+def kept_statistics(model: nn.Module) -> Iterator[None]:
+    """Forwards inside leave BatchNorm's running statistics alone; they still normalise by their own batch.
+
+    For strong views that have a forward of their own: the exported model sees clean images, and statistics
+    that mix both kinds cost it points. A momentum of 0 is the one switch that does this in every kind of
+    BatchNorm.
+    """
+    norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 0.0
+    try:
+        yield
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
 
 
 def predict_logits(

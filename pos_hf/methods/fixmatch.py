@@ -1,13 +1,14 @@
 """FixMatch for segmentation: one mixed strong view learns the confident labels of the weak view."""
 
 from collections.abc import Generator, Iterator
+from contextlib import nullcontext
 
 from torch import cat, nn
 
-from pos_hf.methods.base import Batch, LossTerm, predict_logits
+from pos_hf.methods.base import Batch, LossTerm, kept_statistics, predict_logits
 from pos_hf.methods.mixing import box_mask, class_mask, paste
 from pos_hf.methods.options import Spec, one_of
-from pos_hf.methods.pseudo_labels import PseudoLabelMethod, PseudoLabels, pseudo_label_loss
+from pos_hf.methods.pseudo_labels import PseudoLabelMethod, PseudoLabels
 
 
 class FixMatch(PseudoLabelMethod):
@@ -28,10 +29,11 @@ class FixMatch(PseudoLabelMethod):
         threshold: float | Spec = 0.95,
         supervised_loss: Spec = "cross_entropy",
         distribution_alignment: bool = False,
+        logit_adjustment: bool = False,
         teacher: str = "ema",
         mixing: str = "cutmix",
     ) -> None:
-        super().__init__(threshold, supervised_loss, distribution_alignment)
+        super().__init__(threshold, supervised_loss, distribution_alignment, logit_adjustment)
         self.uses_teacher = one_of("teacher", teacher, ("ema", "student")) == "ema"
         self.mixing = one_of("mixing", mixing, ("cutmix", "classmix"))
 
@@ -48,8 +50,10 @@ class FixMatch(PseudoLabelMethod):
         else:
             mask = class_mask(weak.labels, weak.valid).flip(0)
         strong = unlabeled["strong_pixel_values"][:, 0]
-        logits = predict_logits(student, paste(strong, strong.flip(0), mask))
-        loss = pseudo_label_loss(logits, weak.paste(weak.flip(), mask))
+        # V1's script lets the strong views shape the statistics that it labels with
+        with kept_statistics(student) if self.uses_teacher else nullcontext():
+            logits = predict_logits(student, paste(strong, strong.flip(0), mask))
+        loss = self.unsupervised_loss(logits, weak.paste(weak.flip(), mask))
         statistics = {"kept_share": weak.kept_share(), "strong_1_loss": loss.detach()}
         yield LossTerm("unsupervised", loss, statistics)
 

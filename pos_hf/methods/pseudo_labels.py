@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from pos_hf.methods.base import Method, predict_logits
-from pos_hf.methods.confidence import DistributionAlignment, get_confidence_rule
+from pos_hf.methods.confidence import DistributionAlignment, LogitAdjustment, get_confidence_rule
 from pos_hf.methods.mixing import paste
 from pos_hf.methods.options import Spec
 
@@ -57,6 +57,7 @@ class PseudoLabelMethod(Method):
             `{"name": "freematch", "decay": 0.99}`.
         supervised_loss: As in `Method`.
         distribution_alignment: Align the unlabeled class distribution with the labeled one before Eq. 2.
+        logit_adjustment: Correct L_u for the classes of which the rule keeps few pixels or none.
     """
 
     def __init__(
@@ -64,10 +65,12 @@ class PseudoLabelMethod(Method):
         threshold: float | Spec = 0.95,
         supervised_loss: Spec = "cross_entropy",
         distribution_alignment: bool = False,
+        logit_adjustment: bool = False,
     ) -> None:
         super().__init__(supervised_loss)
         self.rule = get_confidence_rule(threshold)
         self.alignment = DistributionAlignment() if distribution_alignment else None
+        self.adjustment = LogitAdjustment() if logit_adjustment else None
 
     def supervised_loss(self, logits_NCHW: Tensor, labels_NHW: Tensor) -> Tensor:
         """The labeled images' loss; rules that compare with labeled predictions see them here."""
@@ -106,5 +109,12 @@ class PseudoLabelMethod(Method):
         if observe:
             self.rule.observe(probabilities, valid, self.progress)
         weights = self.rule.weights(probabilities).to(probabilities.dtype)
+        weights = torch.where(valid, weights, 0.0)
         labels = probabilities.max(1).indices  # on a CPU several times faster than argmax
-        return PseudoLabels(labels, torch.where(valid, weights, 0.0), valid)
+        if self.adjustment and observe:
+            self.adjustment.observe(probabilities, labels, weights, valid)
+        return PseudoLabels(labels, weights, valid)
+
+    def unsupervised_loss(self, logits_NCHW: Tensor, target: PseudoLabels) -> Tensor:
+        """`pseudo_label_loss`, of adjusted logits where the method adjusts them."""
+        return pseudo_label_loss(self.adjustment(logits_NCHW) if self.adjustment else logits_NCHW, target)

@@ -7,7 +7,7 @@ from torch import nn
 from pos_hf.methods.base import Batch, LossTerm, predict_logits
 from pos_hf.methods.mixing import box_mask, paste
 from pos_hf.methods.options import Spec
-from pos_hf.methods.pseudo_labels import PseudoLabelMethod, pseudo_label_loss
+from pos_hf.methods.pseudo_labels import PseudoLabelMethod
 
 
 class U2PL(PseudoLabelMethod):
@@ -35,6 +35,6 @@ class U2PL(PseudoLabelMethod):
         target = weak.paste(weak.flip(), box)
         # pseudo_label_loss divides by the valid pixels; the published scale is valid / kept^2
         valid_over_kept = target.valid.sum() / target.weights.sum().clamp(min=1)
-        loss = pseudo_label_loss(logits, target) * valid_over_kept.square()
+        loss = self.unsupervised_loss(logits, target) * valid_over_kept.square()
         statistics = {"kept_share": weak.kept_share(), "strong_1_loss": loss.detach()}
         yield LossTerm("unsupervised", loss, statistics)

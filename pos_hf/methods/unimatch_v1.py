@@ -8,7 +8,7 @@ from torch import Tensor, cat, nn
 from pos_hf.methods.base import Batch, LossTerm, predict_logits
 from pos_hf.methods.mixing import box_mask, paste
 from pos_hf.methods.options import Spec, one_of
-from pos_hf.methods.pseudo_labels import PseudoLabelMethod, PseudoLabels, pseudo_label_loss
+from pos_hf.methods.pseudo_labels import PseudoLabelMethod, PseudoLabels
 
 
 class UniMatchV1(PseudoLabelMethod):
@@ -20,7 +20,7 @@ class UniMatchV1(PseudoLabelMethod):
     same gradients and BatchNorm statistics as the published order, 54% of its saved activations (ResNet-101).
 
     Args:
-        threshold, supervised_loss, distribution_alignment: As in `PseudoLabelMethod`.
+        threshold, supervised_loss, distribution_alignment, logit_adjustment: As in `PseudoLabelMethod`.
         feature_branch: Which forward carries the perturbed features. In brackets the step's FLOPs over the
             published single backward, for ResNet-101 at 321 pixels. "joint": as published (+36%).
             "joint_unlabeled": without the perturbed labeled rows, which the published code discards (+24%;
@@ -40,10 +40,11 @@ class UniMatchV1(PseudoLabelMethod):
         threshold: float | Spec = 0.95,
         supervised_loss: Spec = "cross_entropy",
         distribution_alignment: bool = False,
+        logit_adjustment: bool = False,
         feature_branch: str = "joint",
         partner: str = "second_draw",
     ) -> None:
-        super().__init__(threshold, supervised_loss, distribution_alignment)
+        super().__init__(threshold, supervised_loss, distribution_alignment, logit_adjustment)
         branches = ("joint", "joint_unlabeled", "separate")
         self.feature_branch = one_of("feature_branch", feature_branch, branches)
         self.shared_forward = feature_branch != "separate"
@@ -63,8 +64,8 @@ class UniMatchV1(PseudoLabelMethod):
         strong_1 = paste(unlabeled["strong_pixel_values"][:, 0], partner_views[:, 0], box_1)
         strong_2 = paste(unlabeled["strong_pixel_values"][:, 1], partner_views[:, 1], box_2)
         logits_1, logits_2 = predict_logits(student, cat([strong_1, strong_2])).chunk(2)
-        loss_1 = pseudo_label_loss(logits_1, weak.paste(partner, box_1))
-        loss_2 = pseudo_label_loss(logits_2, weak.paste(partner, box_2))
+        loss_1 = self.unsupervised_loss(logits_1, weak.paste(partner, box_1))
+        loss_2 = self.unsupervised_loss(logits_2, weak.paste(partner, box_2))
         statistics = {"strong_1_loss": loss_1.detach(), "strong_2_loss": loss_2.detach()}
         yield LossTerm("unsupervised", (loss_1 + loss_2) / 4, statistics)
 
@@ -96,7 +97,7 @@ class UniMatchV1(PseudoLabelMethod):
         if self.feature_branch == "separate":
             logits = predict_logits(student, unlabeled["pixel_values"], "channel_dropout")
             perturbed_logits = logits[len(weak.labels) :]
-        loss = pseudo_label_loss(perturbed_logits, weak)
+        loss = self.unsupervised_loss(perturbed_logits, weak)
         statistics = {"kept_share": weak.kept_share(), "feature_loss": loss.detach()}
         yield LossTerm("unsupervised", loss / 2, statistics)
         return weak

@@ -4,9 +4,9 @@ from collections.abc import Iterator
 
 from torch import cat, nn
 
-from pos_hf.methods.base import Batch, LossTerm, predict_logits
+from pos_hf.methods.base import Batch, LossTerm, kept_statistics, predict_logits
 from pos_hf.methods.mixing import box_mask, paste
-from pos_hf.methods.pseudo_labels import PseudoLabelMethod, pseudo_label_loss
+from pos_hf.methods.pseudo_labels import PseudoLabelMethod
 
 
 class UniMatchV2(PseudoLabelMethod):
@@ -24,10 +24,11 @@ class UniMatchV2(PseudoLabelMethod):
         strong_1 = paste(strong_1, strong_1.flip(0), box_1)
         strong_2 = paste(strong_2, strong_2.flip(0), box_2)
 
-        strong_logits = predict_logits(student, cat([strong_1, strong_2]), "complementary_dropout")
+        with kept_statistics(student):
+            strong_logits = predict_logits(student, cat([strong_1, strong_2]), "complementary_dropout")
         logits_1, logits_2 = strong_logits.chunk(2)
-        loss_1 = pseudo_label_loss(logits_1, weak.paste(weak.flip(), box_1))
-        loss_2 = pseudo_label_loss(logits_2, weak.paste(weak.flip(), box_2))
+        loss_1 = self.unsupervised_loss(logits_1, weak.paste(weak.flip(), box_1))
+        loss_2 = self.unsupervised_loss(logits_2, weak.paste(weak.flip(), box_2))
         statistics = {
             "kept_share": weak.kept_share(),
             "strong_1_loss": loss_1.detach(),

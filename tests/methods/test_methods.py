@@ -29,6 +29,7 @@ EVERY_VARIANT = [
     ("fixmatch", {"teacher": "student", "mixing": "classmix", "supervised_loss": "ohem"}),
     ("unimatch_v1", {"feature_branch": "joint_unlabeled", "partner": "flip"}),
     ("unimatch_v1", {"feature_branch": "separate"}),
+    ("unimatch_v2", {"logit_adjustment": True}),
 ]
 
 
@@ -77,6 +78,21 @@ def test_an_unlabeled_half_of_padding_labels_changes_nothing_supervised(name):
     losses, gradients, _ = run_step(method, student, teacher_for(method), batch)
     assert losses["supervised"] == 0
     assert not any(g.any() for g in gradients["supervised"])
+
+
+@pytest.mark.parametrize("name", ["fixmatch", "unimatch_v2"])
+def test_strong_views_leave_the_running_statistics_to_the_labeled_images(name):
+    method = get_method(name)
+    student, batch = tiny_student(), tiny_batch()
+    alone = copy.deepcopy(student)
+    predict_logits(alone, batch["labeled"]["pixel_values"])
+    before = [norm.momentum for norm in student.modules() if isinstance(norm, nn.BatchNorm2d)]
+    run_step(method, student, teacher_for(method), batch)
+    moments = [n for n, _ in student.named_buffers() if "running" in n]
+    assert len(moments) == 4
+    for buffer in moments:
+        assert torch.equal(student.get_buffer(buffer), alone.get_buffer(buffer)), buffer
+    assert before == [norm.momentum for norm in student.modules() if isinstance(norm, nn.BatchNorm2d)]
 
 
 def test_classmix_pastes_half_of_the_partners_classes_with_their_labels():

@@ -48,8 +48,9 @@ def test_losses_gradients_and_batchnorm_equal_the_published_step(case):
     assert relative_error(gradients["unsupervised"], gradient(loss_u)) < 1e-9
     uniform = [(s + u) / 2 for s, u in zip(gradients["supervised"], gradients["unsupervised"], strict=True)]
     assert relative_error(uniform, gradient(total)) < 1e-9
-    for ours, theirs in zip(student.buffers(), reference.buffers(), strict=True):
-        assert torch.equal(ours, theirs)
+    if not method.uses_teacher:  # V2's networks have no BatchNorm: what ours does there is in test_methods.py
+        for ours, theirs in zip(student.buffers(), reference.buffers(), strict=True):
+            assert torch.equal(ours, theirs)
     assert student.training
 
 
