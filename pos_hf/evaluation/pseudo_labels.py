@@ -2,7 +2,7 @@
 pseudo-labels are made in training is in `pos_hf.methods`."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -17,6 +17,12 @@ PRECISION_SHARE = 0.9
 """Alarm below this share of the best comparable precision so far."""
 COVERAGE_SHARE = 0.5
 """Alarm below this share of the largest coverage so far."""
+
+STARVED_EVALUATIONS = 3
+"""Alarm when a class has had no pseudo-label at so many evaluations in a row."""
+IOU_SHARE = 0.5
+"""Alarm for a class whose IoU is below this share of its best, where that was at least `LEARNED_IOU`."""
+LEARNED_IOU = 0.05
 
 PseudoLabeler = Callable[[Tensor], Tensor]
 """Class probabilities, float [N, C, H, W] -> class ids, int64 [N, H, W]; C, which is no class, where none is
@@ -75,30 +81,92 @@ def pseudo_label_quality(counts: Tensor, id2label: dict[int, str]) -> dict:
 
 
 def logged_quality(
-    quality: dict[str, Any], log_history: Sequence[dict[str, Any]], prefix: str
+    quality: dict[str, Any], class_iou: dict[str, float], log_history: Sequence[dict[str, Any]], prefix: str
 ) -> dict[str, float]:
     """What an evaluation logs about the pseudo-labels; the main process warns when they have become worse.
 
     Args:
         quality: Of `pseudo_label_quality`.
+        class_iou: IoU of each label at this evaluation, NaN for an absent one.
         log_history: The Trainer's log before this evaluation.
         prefix: First part of every key.
 
     Returns:
-        `<prefix>_pseudo_label_precision`, `_coverage`, `_alarm` (1 or 0), and the first two for each label.
+        `<prefix>_pseudo_label_precision`, `_coverage`, `_alarm` (the number of alarms), and the first two for
+        each label.
     """
+
+    def with_history(key: str, value: float) -> list[float]:
+        return [*(entry[key] for entry in log_history if key in entry), value]
+
     values = {f"{prefix}_pseudo_label_{key}": quality[key] for key in ("precision", "coverage")}
-    precisions, coverages = (
-        [*(entry[key] for entry in log_history if key in entry), value] for key, value in values.items()
-    )
-    alarm = collapse_alarm(precisions, coverages)
-    if alarm:
+    class_precision = quality["per_category_precision"]
+    alarms = [
+        collapse_alarm(*(with_history(key, value) for key, value in values.items())),
+        starvation_alarm(
+            {
+                label: with_history(f"{prefix}_pseudo_label_precision_{label}", value)
+                for label, value in class_precision.items()
+                if not math.isnan(class_iou[label])
+            }
+        ),
+        unlearning_alarm(
+            {label: with_history(f"{prefix}_iou_{label}", iou) for label, iou in class_iou.items()}
+        ),
+    ]
+    for alarm in filter(None, alarms):
         logger.warning(alarm)
-    values[f"{prefix}_pseudo_label_alarm"] = float(alarm is not None)
+    values[f"{prefix}_pseudo_label_alarm"] = float(sum(alarm is not None for alarm in alarms))
     for key in ("precision", "coverage"):
         for label, value in quality[f"per_category_{key}"].items():
             values[f"{prefix}_pseudo_label_{key}_{label}"] = value
     return values
+
+
+def starvation_alarm(precisions: Mapping[str, Sequence[float]]) -> str | None:
+    """Name the classes that the unlabeled images do not teach, while they teach the others in their place.
+
+    Args:
+        precisions: Precision of each class's pseudo-labels at each evaluation so far; NaN where no pixel was
+            kept as that class.
+
+    Returns:
+        A sentence for the log, or None.
+    """
+    starved = [
+        label
+        for label, values in precisions.items()
+        if len(values) >= STARVED_EVALUATIONS and all(math.isnan(v) for v in values[-STARVED_EVALUATIONS:])
+    ]
+    if not starved or len(starved) == len(precisions):  # with no pixel kept at all nothing is taken away
+        return None
+    return (
+        f"No pixel was kept as {', '.join(starved)} at the last {STARVED_EVALUATIONS} evaluations: the "
+        "unlabeled images teach the other classes in their place. Set `logit_adjustment: true` in "
+        "method_options, or label more images that show them."
+    )
+
+
+def unlearning_alarm(ious: Mapping[str, Sequence[float]]) -> str | None:
+    """Name the classes that training has unlearned.
+
+    Args:
+        ious: IoU of each class at each evaluation so far, NaN where it was absent.
+
+    Returns:
+        A sentence for the log, or None.
+    """
+    unlearned = []
+    for label, values in ious.items():
+        best = max((value for value in values if not math.isnan(value)), default=0.0)
+        if best >= LEARNED_IOU and values[-1] < IOU_SHARE * best:
+            unlearned.append(f"{label} ({100 * values[-1]:.0f} after {100 * best:.0f} %)")
+    if not unlearned:
+        return None
+    return (
+        f"The IoU of {', '.join(unlearned)} has fallen: pseudo-labels may be taking these classes away. Set "
+        "`logit_adjustment: true` in method_options, or compare with `--method supervised`."
+    )
 
 
 def collapse_alarm(precisions: Sequence[float], coverages: Sequence[float]) -> str | None:

@@ -348,7 +348,9 @@ class POSTrainer(CheckpointedTrainer, PushesToHub):
         for label, iou in scores["per_category_iou"].items():
             metrics[f"{metric_key_prefix}_iou_{label}"] = iou
         if "pseudo_labels" in scores:
-            metrics |= logged_quality(scores["pseudo_labels"], self.state.log_history, metric_key_prefix)
+            metrics |= logged_quality(
+                scores["pseudo_labels"], scores["per_category_iou"], self.state.log_history, metric_key_prefix
+            )
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics

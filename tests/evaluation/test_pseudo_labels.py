@@ -16,6 +16,7 @@ from pos_hf.evaluation import (
     logged_quality,
     pseudo_label_quality,
 )
+from pos_hf.evaluation.pseudo_labels import starvation_alarm, unlearning_alarm
 from pos_hf.methods import get_method
 from pos_hf.methods.confidence import RULES
 from tests.training.tiny import tiny_trainer
@@ -87,10 +88,33 @@ def test_a_collapse_is_logged_as_a_key_and_as_a_warning(caplog) -> None:
         quality = {"precision": right / 10, "coverage": 0.5}
         quality |= {"per_category_precision": {"cat": right / 10}, "per_category_coverage": {"cat": 0.5}}
         with caplog.at_level(logging.WARNING):
-            history.append(logged_quality(quality, history, "eval"))
+            history.append(logged_quality(quality, {"cat": 0.9}, history, "eval"))
         assert history[-1]["eval_pseudo_label_alarm"] == alarm
         assert history[-1]["eval_pseudo_label_precision_cat"] == right / 10
         assert ("40 % of the kept pixels are right" in caplog.text) == bool(alarm)
+
+
+def test_a_class_without_pseudo_labels_is_named_after_three_evaluations(caplog) -> None:
+    PartialState(cpu=True)
+    history: list[dict] = []
+    for evaluation, kept in enumerate([0.5, math.nan, math.nan, math.nan]):
+        quality = {"precision": 0.9, "coverage": 0.5}
+        quality |= {"per_category_precision": {"road": 0.9, "pole": kept, "absent": math.nan}}
+        quality |= {"per_category_coverage": {"road": 0.6, "pole": 0.0, "absent": math.nan}}
+        ious = {"road": 0.9, "pole": 0.04, "absent": math.nan}
+        caplog.clear()
+        history.append(logged_quality(quality, ious, history, "eval"))
+        assert history[-1]["eval_pseudo_label_alarm"] == float(evaluation == 3)
+        assert ("No pixel was kept as pole at the last 3" in caplog.text) == (evaluation == 3)
+
+
+def test_no_class_starves_while_nothing_is_kept_at_all() -> None:
+    assert starvation_alarm({"road": [math.nan] * 4, "pole": [math.nan] * 4}) is None
+
+
+def test_a_class_that_training_unlearns_is_named_with_its_numbers() -> None:
+    assert unlearning_alarm({"fence": [0.1, 0.26, 0.14], "pole": [0.04, 0.0]}) is None
+    assert "fence (8 after 26 %)" in unlearning_alarm({"fence": [0.26, 0.08], "sky": [math.nan, math.nan]})
 
 
 def test_training_logs_the_quality_of_the_teachers_pseudo_labels(tmp_path, dataset) -> None:
