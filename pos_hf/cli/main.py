@@ -12,6 +12,7 @@ COMMANDS = {
     "report": "draw one or more runs as an HTML page",
     "study": "run a grid of trainings and tabulate it",
     "landscape": "measure the loss around trained weights",
+    "conflict": "tell a conflict of the two objectives from noise",
     "convert": "turn published weights into a model folder",
     "export": "write a model as ONNX",
     "push": "show what of a run would go to the Hub, and upload it",

@@ -10,6 +10,7 @@ from pos_hf.values import check_intervals
 
 INTERVALS = {
     "batch_size": "[1, 65536]",
+    "batches": "[16, 4096]",
     "num_workers": "[0, 1024]",
     "threshold": "[0, 1]",
     "multiple": "[1, 16384]",

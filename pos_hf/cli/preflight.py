@@ -18,6 +18,8 @@ from pos_hf.training.arguments import CLASS_SCORE
 OUTPUTS = (
     "README.md",
     "config.json",
+    "conflict.json",
+    "conflict.svg",
     "examples",
     "landscape.jsonl",
     "metrics.json",

@@ -138,6 +138,24 @@ class POSTrainer(CheckpointedTrainer, PushesToHub):
             self._integrate()
         return torch.stack(list(losses.values())).mean() / self.current_gradient_accumulation_steps
 
+    def capture_gradients(self, inputs: dict[str, Any]) -> GradientPair:
+        """Both gradients of one batch at the weights and state that the trainer holds, without a step.
+
+        Args:
+            inputs: a collated batch, uint8.
+
+        Returns:
+            The pair, captured in one process and without a loss scaler.
+        """
+        self.model.train()
+        self.method.progress = self.state.global_step / self.state.max_steps
+        pair = GradientPair([p for p in self.model.parameters() if p.requires_grad])
+        for term in self._loss_terms(self.model, self._prepare_inputs(inputs)):
+            pair.restore(term.objective)
+            term.loss.backward(retain_graph=term.retain_graph)
+            pair.capture(term.objective)
+        return pair
+
     def _loss_terms(self, model: nn.Module, batch: dict[str, Any]) -> Iterator[LossTerm]:
         terms = self.method.losses(model, self.teacher.model if self.teacher else None, batch)
         while True:

@@ -307,6 +307,8 @@ FILES = [
     Case("batch of nothing", ("batch_size", "[1, "), command="evaluate {}/model shapes --batch_size 0"),
     Case("confidence above 1", ("threshold", "[0, 1]"), command="evaluate {}/model shapes --threshold 3"),
     Case("landscape of no points", ("points", "[1, "), command="landscape {}/model --data shapes --points 0"),
+    Case("conflict of no run", ("{}/model", "run.json"), command="conflict {}/model"),
+    Case("conflict of two batches", ("batches", "[16, "), command="conflict {}/model --batches 2"),
     Case("photo that is none", ("0.png", "cannot be read"), write("data/images/0.png", "hello"),
          "predict {}/model {}/data/images --out {}/o"),
     Case("nothing to predict", ("{}/model", "no image"), command="predict {}/model {}/model --out {}/o"),
