@@ -23,7 +23,7 @@ CONFLICT_FILE, PICTURE_FILE = "conflict.json", "conflict.svg"
 EXPORTED = "exported"  # in place of a checkpoint's name
 FIRST_EPOCH = 10**6  # no run gets there, so that the views are new
 # float32 in one process, whatever the run had; and nothing is reported, resumed or chosen
-NEUTRAL = {
+NEUTRAL: dict[str, Any] = {
     "bf16": False,
     "fp16": False,
     "fsdp": None,

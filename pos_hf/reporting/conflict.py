@@ -8,6 +8,8 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
+from pos_hf.reporting.figures import plain_numbers
+
 COSINES = {
     "full gradients": ("cosine", "#111111", "o"),
     "one batch's own": ("batch_cosine", "#8a8f98", "D"),
@@ -59,6 +61,7 @@ def conflict_picture(moments: Mapping[str, Mapping[str, Any]]) -> str:
         left.set_title("cosine", fontsize=10)
         right.set_title("length", fontsize=10)
         right.set_yscale("log")
+        plain_numbers(right.yaxis)
         file = StringIO()
         figure.savefig(file, format="svg", metadata={"Date": None})
     return file.getvalue()
@@ -81,7 +84,10 @@ def _draw(
 
 
 def _root(squares: np.ndarray) -> np.ndarray:
-    return np.sqrt(np.where(squares > 0, squares, np.nan))
+    """Lengths [N, 3] of value, low, high; an interval that reaches 0 leaves a logarithmic axis below."""
+    lengths = np.sqrt(np.maximum(squares, 0))
+    lengths[lengths[:, 0] == 0, 0] = np.nan
+    return lengths
 
 
 def conflict_table(settings: Mapping[str, Any], moments: Mapping[str, Mapping[str, Any]]) -> str:
@@ -119,12 +125,13 @@ def _cell(value: float | list[float | None] | None) -> str:
 def _verdict(moment: Mapping[str, Any]) -> str:
     """What follows from the interval of <s, u>, whose sign is the cosine's, in one sentence."""
     _, low, high = moment["product"]
-    cosine = f"their cosine {_cell(moment['cosine'])}"
+    unknown = moment["cosine"][0] is None
+    cosine = "a norm is not told from 0" if unknown else f"their cosine is {_cell(moment['cosine'])}"
     single = f"negative in {100 * moment['negative_share']:.0f} % of the single batches"
     if moment["batch_cosine"] is None:
         return "one of the two gradients is 0 in every batch: nothing can conflict."
     if high < 0:
-        return f"the objectives conflict: <s, u> is below 0, {cosine}; {single}."
+        return f"the objectives conflict: <s, u> is below 0 ({cosine}); {single}."
     if low > 0:
-        return f"the objectives agree: <s, u> is above 0, {cosine}; {single}, which is sampling noise."
-    return f"neither conflict nor agreement is told from noise: <s, u> may be 0, {cosine}; {single}."
+        return f"the objectives agree: <s, u> is above 0 ({cosine}); {single}, which is sampling noise."
+    return f"neither conflict nor agreement is told from noise: <s, u> may be 0 ({cosine}); {single}."

@@ -84,7 +84,7 @@ def curves(
         ]
         if logarithmic:
             axes.set_yscale("log")
-            _plain_numbers(axes.yaxis)
+            plain_numbers(axes.yaxis)
         if unit_interval:
             axes.set_ylim(-0.02, 1.02)
         if reference is not None:
@@ -139,7 +139,7 @@ def norm_distributions(run: Run, colour: str) -> str | None:
         axes.hist(positive[0], bins, color=colour, alpha=0.4)
         axes.hist(positive[1], bins, color=colour, histtype="step", linestyle="--", linewidth=1.5)
         axes.set_xscale("log")
-        _plain_numbers(axes.xaxis)
+        plain_numbers(axes.xaxis)
         axes.set_xlabel("gradient norm")
         axes.set_ylabel("logged steps")
         return True
@@ -269,7 +269,7 @@ def landscape_contours(run: Run, colour: str, key: str) -> str | None:
     return _to_svg(draw, f"landscape-{key}-{run.name}")
 
 
-def _plain_numbers(axis: Axis) -> None:
+def plain_numbers(axis: Axis) -> None:
     """0.1, 0.2, 0.5, 1 ... on a logarithmic axis, where matplotlib writes powers of ten."""
     axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axis.set_major_formatter("{x:g}")
