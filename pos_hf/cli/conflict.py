@@ -191,10 +191,11 @@ def measure(trainer: "POSTrainer", folder: Path, num_batches: int, seed: int) ->
     print(f"{folder}: {4 * size / 2**30:.2f} GiB of gradients in {scratch_folder}", file=sys.stderr)
     with tempfile.TemporaryDirectory() as scratch:
         stack = torch.from_file(f"{scratch}/gradients", shared=True, size=size).view(2 * num_batches, -1)
-        batches = draw_batches(trainer, num_batches, seed)
-        for number, batch in enumerate(tqdm(batches, desc=folder.name, total=num_batches, unit="batch")):
-            stack[number], stack[num_batches + number] = gradients_of(trainer, batch)
-        products = gram_matrix(stack)
+    # the file has no name any more: its space is free again however the process ends
+    batches = draw_batches(trainer, num_batches, seed)
+    for number, batch in enumerate(tqdm(batches, desc=folder.name, total=num_batches, unit="batch")):
+        stack[number], stack[num_batches + number] = gradients_of(trainer, batch)
+    products = gram_matrix(stack)
     s, u = slice(0, num_batches), slice(num_batches, 2 * num_batches)
     conflict = estimate_conflict(products[s, s], products[u, u], products[s, u])
     numbers = {
