@@ -66,7 +66,7 @@ def _training_rows(args: DataArguments, held_out: set[str]) -> tuple[list[Row], 
     if args.labeled_ids is None:
         labeled = pair_all(images, masks)
     else:
-        labeled = read_rows(root / args.labeled_ids, root, images, masks)
+        labeled = read_rows(root / args.labeled_ids, root, images, masks, args.dataset_format != "folders")
     if args.unlabeled_ids is not None:
         return labeled, read_rows(root / args.unlabeled_ids, root, images | extra, None)
     taken = held_out | {row.image for row in labeled}
@@ -79,7 +79,9 @@ def _scored_rows(args: DataArguments, images_name: str, masks_name: str, ids: st
         return None
     images = list_images(root / images_name, args.image_suffix)
     masks = list_images(root / masks_name, args.mask_suffix)
-    return pair_all(images, masks) if ids is None else read_rows(root / ids, root, images, masks)
+    if ids is None:
+        return pair_all(images, masks)
+    return read_rows(root / ids, root, images, masks, args.dataset_format != "folders")
 
 
 def list_images(folder: Path, name_end: str = "") -> Files:
@@ -147,7 +149,9 @@ def orphan_masks(args: DataArguments) -> list[str]:
     return [path for id, path in list_images(root / args.masks, args.mask_suffix).items() if id not in images]
 
 
-def read_rows(list_file: Path, root: Path, images: Files, masks: Files | None) -> list[Row]:
+def read_rows(
+    list_file: Path, root: Path, images: Files, masks: Files | None, is_benchmark: bool = False
+) -> list[Row]:
     """Read a list of rows: a line is an id, or (the published form) an image's and a mask's path.
 
     Args:
@@ -155,6 +159,8 @@ def read_rows(list_file: Path, root: Path, images: Files, masks: Files | None) -
         root: Folder the paths are relative to.
         images: The known images.
         masks: Their masks; None reads unlabeled rows, whose second path may be anything.
+        is_benchmark: A listed mask that is not there stands for the image's own among `masks`: published
+            lists name COCO's by a layout of their authors', and Cityscapes' by the preprocessed ones.
 
     Raises:
         InputError: The list is missing, or names a file that is not there or lies outside of `root`.
@@ -171,6 +177,8 @@ def read_rows(list_file: Path, root: Path, images: Files, masks: Files | None) -
         for path in paths:
             if not Path(os.path.normpath(path)).is_relative_to(os.path.normpath(root)):
                 raise InputError(f'{list_file} lists "{line}", which lies outside {root}: correct that line')
+        if is_benchmark and masks is not None and len(paths) == 2 and not os.path.isfile(paths[1]):
+            paths[1] = masks.get(ids.get(paths[0], ""), paths[1])
         if (masks is not None and len(paths) != 2) or not all(map(os.path.isfile, paths)):
             raise InputError(
                 f'{list_file} lists "{line}", which is neither an image\'s name without suffix nor a pair of '
