@@ -61,6 +61,14 @@ def test_labels_can_be_mapped_reduced_and_absent_classes_filled(metric) -> None:
     assert label.tolist() == [[1, 2, 0]]
 
 
+def test_scores_of_nothing_are_filled_too(metric) -> None:
+    """As published: `nan_to_num` holds for every number."""
+    maps = {"predictions": [np.zeros((2, 2), int)], "references": [np.full((2, 2), 255)]}
+    filled = metric.compute(**maps, num_labels=2, ignore_index=255, nan_to_num=-1)
+    assert [filled[key] for key in ("mean_iou", "mean_accuracy", "overall_accuracy")] == [-1, -1, -1]
+    assert filled["per_category_iou"].tolist() == filled["per_category_accuracy"].tolist() == [-1, -1]
+
+
 def test_it_loads_offline_from_any_folder(tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     maps = [[[0, 1]]]

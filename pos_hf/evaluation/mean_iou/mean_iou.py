@@ -62,8 +62,9 @@ class MeanIoU(evaluate.Metric):
             ignore_index: Label of the pixels that count nowhere, after `reduce_labels`.
             predictions: Integer maps [H, W].
             references: Integer maps [H, W].
-            nan_to_num: Value for absent classes in the per-category lists.
-            label_map: Labels to be replaced by others, all at once.
+            nan_to_num: Value for absent classes, and for the scores where every class is absent.
+            label_map: Labels to be replaced by others, all at once; the published code replaces one after
+                the other, so that `{1: 0, 0: 2}` takes 1 to 2 there.
             reduce_labels: Label 0 becomes 255, every other label one less.
 
         Returns:
@@ -78,10 +79,11 @@ class MeanIoU(evaluate.Metric):
             matrix.update(_ids(prediction)[None], _ids(labels)[None])
         self._maps.clear()
         result = metrics.scores(matrix.counts, dict(enumerate(map(str, range(num_labels)))))
-        values = {key: np.array(list(result[key].values())) for key in CLASS_KEYS}
-        if nan_to_num is not None:
-            values = {key: np.nan_to_num(value, nan=nan_to_num) for key, value in values.items()}
-        return {key: result[key] for key in KEYS} | values
+        values = {key: result[key] for key in KEYS}
+        values |= {key: np.array(list(result[key].values())) for key in CLASS_KEYS}
+        if nan_to_num is None:
+            return values
+        return {key: np.nan_to_num(value, nan=nan_to_num) for key, value in values.items()}
 
 
 def _remap(labels: np.ndarray, label_map: dict[int, int], reduce_labels: bool) -> np.ndarray:
