@@ -40,6 +40,8 @@ class ModelArguments:
         self.model_options = json_options("model_options", self.model_options)
 
 
+MAX_BYTES, MAX_VALUES, MAX_DEPTH = 1 << 20, 100_000, 50
+"""Of a config file; each `*alias` counts as all that it stands for."""
 GROUPS: list[Any] = [ModelArguments, DataArguments, POSConfig]
 Arguments = tuple[ModelArguments, DataArguments, POSConfig]
 
@@ -52,7 +54,8 @@ class _Parser(HfArgumentParser):
 def parse_config(path: Path | None, overrides: list[str]) -> Arguments:
     """Merge a YAML config with `--key value` overrides, which win.
 
-    The file's `strategy_options` go when the overrides name another strategy.
+    The file's `strategy_options` go when the overrides name another strategy, and its `method_options`, but
+    for those of `shared_method_options`, when they name another method.
 
     Args:
         path: the config file; None starts from the defaults.
@@ -74,8 +77,12 @@ def parse_config(path: Path | None, overrides: list[str]) -> Arguments:
     parser = _Parser(GROUPS, exit_on_error=False, allow_abbrev=False)
     try:
         parser.set_defaults(**values)
-        if parser.parse_known_args(overrides)[0].strategy != parser.get_default("strategy"):
+        chosen = parser.parse_known_args(overrides)[0]
+        if chosen.strategy != parser.get_default("strategy"):
             parser.set_defaults(strategy_options=None)  # the file's belong to the file's strategy
+        if chosen.method != parser.get_default("method"):
+            options = parser.get_default("method_options")
+            parser.set_defaults(method_options=shared_method_options(options))
         groups = parser.parse_args_into_dataclasses(overrides, return_remaining_strings=True)
     except (argparse.ArgumentError, TypeError, ValueError) as error:
         where = " and ".join([str(path)] * (path is not None) + ["the command line"] * bool(overrides))
@@ -85,6 +92,22 @@ def parse_config(path: Path | None, overrides: list[str]) -> Arguments:
     for key in (argument.removeprefix("--").split("=")[0] for argument in remaining):
         raise InputError(f"unknown argument --{key}, did you mean --{nearest(key, known)}?")
     return model, data, training
+
+
+def shared_method_options(options: dict[str, Any] | str | None) -> dict[str, Any]:
+    """Of one method's options those that hold for every other, too: how the labels are learned from.
+
+    Args:
+        options: `method_options` of a config.
+
+    Returns:
+        `supervised_loss` alone, if it is there.
+    """
+    return {
+        name: option
+        for name, option in json_options("method_options", options).items()
+        if name == "supervised_loss"
+    }
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -101,11 +124,36 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         raise InputError(f"there is no config file {path}")
+    if path.stat().st_size > MAX_BYTES:
+        raise InputError(f"{path} is larger than {MAX_BYTES >> 20} MiB: give a config file")
     try:
-        values = yaml.safe_load(path.read_text())
+        loader = yaml.SafeLoader(path.read_text())
+        node = loader.get_single_node()
+        is_bounded = node is None or _is_bounded(node)
+        values = loader.construct_document(node) if node is not None and is_bounded else None
     # PyYAML lets through the errors of impossible dates and numbers, and of lists in lists without an end
     except (yaml.YAMLError, OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    if not is_bounded:
+        raise InputError(
+            f"{path} nests deeper than {MAX_DEPTH} levels or holds more than {MAX_VALUES:,} values, each "
+            "`*alias` counted as all that it stands for: write it out"
+        )
     if not isinstance(values, Mapping):
         raise InputError(f"{path} does not hold `key: value` lines")
     return dict(values)
+
+
+def _is_bounded(root: yaml.Node) -> bool:
+    """Whether a document, its aliases written out, is neither endless nor too large to copy and to print."""
+    waiting, num_values = [(root, 0)], 0
+    while waiting:
+        node, depth = waiting.pop()
+        num_values += 1
+        if depth > MAX_DEPTH or num_values > MAX_VALUES:
+            return False
+        if isinstance(node, yaml.MappingNode):
+            waiting += [(part, depth + 1) for pair in node.value for part in pair]
+        elif isinstance(node, yaml.SequenceNode):
+            waiting += [(part, depth + 1) for part in node.value]
+    return True

@@ -2,7 +2,7 @@
 Scores are in `metrics`, the loop over a data set in `evaluator`."""
 
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
@@ -10,6 +10,7 @@ from torch.nn.functional import interpolate
 from transformers import PreTrainedModel
 
 from pos_hf.data import voc_palette
+from pos_hf.errors import InputError
 from pos_hf.methods.base import predict_logits
 
 
@@ -77,15 +78,39 @@ def label_names(model: PreTrainedModel) -> dict[int, str]:
 
 
 def palette_of(model: PreTrainedModel) -> list[list[int]]:
-    """The colours the model was trained with; Pascal VOC's for a model that carries none."""
-    return getattr(model.config, "palette", None) or voc_palette(len(label_names(model)))
+    """The colours the model was trained with; Pascal VOC's for a model that carries none.
+
+    Raises:
+        InputError: the model's configuration names something else than one colour a class.
+    """
+    num_classes = len(label_names(model))
+    palette = getattr(model.config, "palette", None) or voc_palette(num_classes)
+    colors = palette if isinstance(palette, (list, tuple)) else []
+    if len(colors) < num_classes or not all(map(_is_color, colors)):
+        raise InputError(
+            f"the model's config.json has a `palette` that is not {num_classes} colours [red, green, blue] "
+            "of 0 to 255, one a class: correct or remove it"
+        )
+    return list(colors)
+
+
+def _is_color(color: Any) -> bool:
+    return isinstance(color, (list, tuple)) and len(color) == 3 and all(part in range(256) for part in color)
 
 
 def patch_size(model: PreTrainedModel) -> int:
-    """Side in pixels of the model's patches, 1 for a model without patches."""
+    """Side in pixels of the model's patches, 1 for a model without patches.
+
+    Raises:
+        InputError: the model's configuration names patches of no pixel.
+    """
     config = getattr(model.config, "backbone_config", None) or model.config
     size = getattr(config, "patch_size", None)
-    return size if isinstance(size, int) else 1
+    if not isinstance(size, int):
+        return 1
+    if size < 1:
+        raise InputError(f"the model's config.json has a `patch_size` of {size} pixels: correct it")
+    return size
 
 
 def window_starts(size: int, window: int, layout: str) -> list[int]:

@@ -12,6 +12,10 @@ from transformers import (
 )
 
 from pos_hf.errors import InputError, first_sentence
+from pos_hf.evaluation.inference import palette_of, patch_size
+
+MAX_SIDE = 16384
+"""Pixels to which an image may be resized; crops have the same bound."""
 
 
 def load_for_inference(
@@ -60,4 +64,21 @@ def load_for_inference(
             f"the weights of '{name_or_path}' lack {len(missing)} tensors, {missing[0]} among them: give a "
             "trained segmentation model."
         )
+    try:
+        patch_size(model)
+        palette_of(model)
+        _check_resize(image_processor)
+    except InputError as error:
+        raise InputError(f"'{name_or_path}': {error}") from error
     return model.to(device).eval(), image_processor
+
+
+def _check_resize(image_processor: BaseImageProcessor) -> None:
+    settings = image_processor.to_dict()
+    sides = dict(settings.get("size") or {}) if settings.get("do_resize") else {}
+    for side, pixels in sides.items():
+        if pixels is not None and not 1 <= pixels <= MAX_SIDE:
+            raise InputError(
+                f"preprocessor_config.json resizes images to a {side} of {pixels} pixels, but it must lie in "
+                f"[1, {MAX_SIDE}]: correct it"
+            )

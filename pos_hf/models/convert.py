@@ -146,20 +146,51 @@ def convert_checkpoint(
         InputError: the file cannot be read safely, is of no known naming, or (strict) does not fit.
     """
     tensors = load_tensors(source, weights)
-    settings, rules, head_rules = recognise(tensors, source)
-    config = AutoConfig.for_model(**settings)
-    if head_rules:
-        if id2label is not None:
-            if len(id2label) != config.num_labels:
-                raise InputError(
-                    f"{source} has {config.num_labels} classes, but {len(id2label)} names were given"
-                )
-            config.id2label, config.label2id = id2label, {label: i for i, label in id2label.items()}
-        model = AutoModelForSemanticSegmentation.from_config(config)
-    else:
-        model = AutoBackbone.from_config(config)
+    try:
+        settings, rules, head_rules = recognise(tensors)
+        model_class: Any = AutoModelForSemanticSegmentation if head_rules else AutoBackbone
+        config = AutoConfig.for_model(**settings)
+        with torch.device("meta"):  # sizes are compared before any memory is taken for them
+            places = model_class.from_config(config).state_dict()
+        renamed, report = sort_tensors(tensors, places, rules, head_rules)
+    except InputError as error:
+        raise InputError(f"{source} {error}") from error
+    except Exception as error:  # sizes that fit together in no layer
+        raise InputError(f"{source} holds tensors that make no network: {first_sentence(error)}") from error
+    what = f"a {config.model_type}"
+    if strict and (report.missing or report.unexpected):
+        raise InputError(f"{source} does not fit {what}: {report}")
+    for name, tensor in renamed.items():
+        if tensor.shape != places[name].shape:
+            raise InputError(
+                f"{source} does not fit {what}: {name} has the shape {tuple(tensor.shape)} there, but "
+                f"{tuple(places[name].shape)} in the network"
+            )
+    if head_rules and id2label is not None:
+        if len(id2label) != config.num_labels:
+            raise InputError(
+                f"{source} has {config.num_labels} classes, but {len(id2label)} names were given"
+            )
+        config.id2label, config.label2id = id2label, {label: i for i, label in id2label.items()}
+    model = model_class.from_config(config)
+    model.load_state_dict(renamed, strict=False)
+    return model.eval(), report
 
-    places = model.state_dict()
+
+def sort_tensors(
+    tensors: Weights, places: Weights, rules: Rules, head_rules: Rules
+) -> tuple[Weights, ConversionReport]:
+    """Give the published tensors our names.
+
+    Args:
+        tensors: of the file.
+        places: our names, with tensors of the right shapes.
+        rules: of the backbone.
+        head_rules: of the head, empty for a backbone alone.
+
+    Returns:
+        The tensors that have a place, by our names, and what became of all.
+    """
     renamed: Weights = {}
     left_over: set[str] = set()
     for name, fused in tensors.items():
@@ -169,22 +200,13 @@ def convert_checkpoint(
                 renamed[target] = tensor
             else:
                 left_over.add(name)
-    report = ConversionReport(
+    return renamed, ConversionReport(
         matched=len(renamed),
         unused=sorted(name for name in left_over if UNUSED.fullmatch(name)),
         # a counter that old files lack and that BatchNorm with a fixed momentum never reads
         missing=sorted(n for n in places.keys() - renamed.keys() if not n.endswith("num_batches_tracked")),
         unexpected=sorted(name for name in left_over if not UNUSED.fullmatch(name)),
     )
-    if strict and (report.missing or report.unexpected):
-        raise InputError(f"{source} does not fit a {type(model).__name__}: {report}")
-    try:
-        model.load_state_dict(renamed, strict=False)
-    except RuntimeError as error:
-        raise InputError(
-            f"{source} does not fit a {type(model).__name__}: {first_sentence(error)}"
-        ) from error
-    return model.eval(), report
 
 
 def load_tensors(source: Path, weights: str | None) -> Weights:
@@ -199,16 +221,16 @@ def load_tensors(source: Path, weights: str | None) -> Weights:
     else:
         try:
             content = torch.load(source, map_location="cpu", weights_only=True)
-        except (RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
-            raise InputError(
-                f"{source} is no checkpoint, or a damaged one: {first_sentence(error)}"
-            ) from error
         except pickle.UnpicklingError as error:
             # torch's own text goes on to advise unsafe loading
             reason = str(error).partition("WeightsUnpickler error: ")[2].partition(". ")[0].strip()
             raise InputError(
                 f"{source} is damaged or holds more than tensors, which could run code: "
                 f"{reason.partition(chr(10))[0] or 'no pickle of tensors'}"
+            ) from error
+        except Exception as error:  # a damaged pickle fails in whatever it has become
+            raise InputError(
+                f"{source} is no checkpoint, or a damaged one: {first_sentence(error)}"
             ) from error
     if not isinstance(content, dict):
         raise InputError(f"{source} holds a {type(content).__name__}, not weights by name")
@@ -217,12 +239,22 @@ def load_tensors(source: Path, weights: str | None) -> Weights:
     if wrapper is None and weights:
         raise InputError(f"{source} has no {weights!r} weights; it holds {', '.join(list(content)[:5])}")
     content = content if wrapper is None else content[wrapper]
-    return {
-        name.removeprefix("module."): value for name, value in content.items() if isinstance(value, Tensor)
+    tensors = {
+        str(name).removeprefix("module."): value
+        for name, value in content.items()
+        if isinstance(value, Tensor)
     }
+    # a tensor's shape may claim more than is stored of it, and the network would be made that large
+    claimed, stored = sum(tensor.nbytes for tensor in tensors.values()), source.stat().st_size
+    if claimed > 2 * stored:
+        raise InputError(
+            f"{source} is damaged: its tensors claim {claimed / 2**20:.0f} MiB, but the file has "
+            f"{stored / 2**20:.0f} MiB"
+        )
+    return tensors
 
 
-def recognise(tensors: Weights, source: Path) -> tuple[dict[str, Any], Rules, Rules]:
+def recognise(tensors: Weights) -> tuple[dict[str, Any], Rules, Rules]:
     """Tell a naming by the tensors only it has; return configuration, backbone rules, head rules."""
     inner = {name.removeprefix("backbone."): tensor for name, tensor in tensors.items()}
     if "head.scratch.output_conv.2.weight" in tensors:
@@ -240,9 +272,19 @@ def recognise(tensors: Weights, source: Path) -> tuple[dict[str, Any], Rules, Ru
         is_deep = "conv1.0.weight" in tensors
         return resnet_config(tensors), DEEP_STEM_RESNET_RULES if is_deep else RESNET_RULES, []
     raise InputError(
-        f"{source} is of no known naming (UniMatch V1 or V2, DINOv2, ResNet, Xception-65); "
+        f"is of no known naming (UniMatch V1 or V2, DINOv2, ResNet, Xception-65); "
         f"its tensors begin with {', '.join(list(tensors)[:3])}"
     )
+
+
+def shape(tensors: Weights, name: str, dimensions: int) -> torch.Size:
+    """The shape of a tensor that must be there, with so many dimensions."""
+    if name not in tensors:
+        raise InputError(f"lacks the tensor {name}, which tells the network's sizes")
+    found = tensors[name].shape
+    if len(found) != dimensions:
+        raise InputError(f"has a tensor {name} of the shape {tuple(found)}, not of {dimensions} dimensions")
+    return found
 
 
 def count(names: Iterable[str], pattern: str) -> int:
@@ -252,7 +294,7 @@ def count(names: Iterable[str], pattern: str) -> int:
 
 def dinov2_config(tensors: Weights) -> dict[str, Any]:
     """Infer a DINOv2 configuration; the published heads are 64 wide."""
-    hidden_size, _, _, patch_size = tensors["patch_embed.proj.weight"].shape
+    hidden_size, _, _, patch_size = shape(tensors, "patch_embed.proj.weight", 4)
     depth = count(tensors, r"blocks\.(\d+)\.")
     config = {
         "model_type": "dinov2",
@@ -260,14 +302,14 @@ def dinov2_config(tensors: Weights) -> dict[str, Any]:
         "num_hidden_layers": depth,
         "num_attention_heads": hidden_size // 64,
         "patch_size": patch_size,
-        "image_size": math.isqrt(tensors["pos_embed"].shape[1] - 1) * patch_size,
+        "image_size": math.isqrt(shape(tensors, "pos_embed", 3)[1] - 1) * patch_size,
         "use_swiglu_ffn": "blocks.0.mlp.w12.weight" in tensors,
         "out_indices": DPT_LAYERS.get(depth, [depth]),
     }
     if "register_tokens" in tensors:
         config |= {
             "model_type": "dinov2_with_registers",
-            "num_register_tokens": tensors["register_tokens"].shape[1],
+            "num_register_tokens": shape(tensors, "register_tokens", 3)[1],
         }
     return config
 
@@ -277,10 +319,10 @@ def dpt_config(tensors: Weights, backbone: Weights) -> dict[str, Any]:
     return {
         "model_type": "dino_dpt",
         "backbone_config": dinov2_config(backbone),
-        "neck_hidden_sizes": [tensors[f"head.projects.{level}.weight"].shape[0] for level in range(4)],
-        "fusion_hidden_size": tensors["head.scratch.layer1_rn.weight"].shape[0],
+        "neck_hidden_sizes": [shape(tensors, f"head.projects.{level}.weight", 4)[0] for level in range(4)],
+        "fusion_hidden_size": shape(tensors, "head.scratch.layer1_rn.weight", 4)[0],
         "position_interpolation": "published",
-        "num_labels": tensors["head.scratch.output_conv.2.weight"].shape[0],
+        "num_labels": shape(tensors, "head.scratch.output_conv.2.weight", 4)[0],
     }
 
 
@@ -292,10 +334,10 @@ def deeplab_config(
         "model_type": "deeplabv3plus",
         "backbone_config": backbone_config,
         "output_stride": output_stride,
-        "aspp_channels": tensors["head.b0.0.weight"].shape[0],
-        "low_level_channels": tensors["reduce.0.weight"].shape[0],
-        "decoder_channels": tensors["fuse.0.weight"].shape[0],
-        "num_labels": tensors["classifier.weight"].shape[0],
+        "aspp_channels": shape(tensors, "head.b0.0.weight", 4)[0],
+        "low_level_channels": shape(tensors, "reduce.0.weight", 4)[0],
+        "decoder_channels": shape(tensors, "fuse.0.weight", 4)[0],
+        "num_labels": shape(tensors, "classifier.weight", 4)[0],
     }
 
 
@@ -306,9 +348,9 @@ def resnet_config(tensors: Weights) -> dict[str, Any]:
     return {
         "model_type": "deep_stem_resnet" if "conv1.0.weight" in tensors else "resnet",
         "depths": [count(tensors, rf"layer{stage}\.(\d+)\.") for stage in (1, 2, 3, 4)],
-        "hidden_sizes": [tensors[f"layer{stage}.0.{last}.weight"].shape[0] for stage in (1, 2, 3, 4)],
+        "hidden_sizes": [shape(tensors, f"layer{stage}.0.{last}.weight", 4)[0] for stage in (1, 2, 3, 4)],
         "layer_type": "bottleneck" if is_bottleneck else "basic",
-        "embedding_size": tensors["bn1.weight"].shape[0],
+        "embedding_size": shape(tensors, "bn1.weight", 1)[0],
         "out_indices": [1, 4],
     }
 
@@ -320,6 +362,10 @@ def split_fused(name: str, tensor: Tensor) -> list[tuple[str, Tensor]]:
         (".mlp.w12.", (".mlp.gate_proj.", ".mlp.up_proj.")),
     ):
         if fused in name:
+            if tensor.dim() == 0 or len(tensor) % len(parts):
+                raise InputError(
+                    f"has a tensor {name} of the shape {tuple(tensor.shape)}, not of {len(parts)} parts"
+                )
             chunks = tensor.chunk(len(parts))
             return [(name.replace(fused, part), chunk) for part, chunk in zip(parts, chunks, strict=True)]
     return [(name, tensor)]

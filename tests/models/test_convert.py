@@ -183,6 +183,29 @@ def test_a_damaged_file_is_refused(tmp_path):
         convert_checkpoint(path)
 
 
+@pytest.mark.parametrize(
+    ("name", "tensor", "sentence"),
+    [
+        ("head.projects.2.weight", None, "lacks the tensor head.projects.2.weight"),
+        ("backbone.pos_embed", None, "lacks the tensor pos_embed"),
+        ("head.scratch.output_conv.2.weight", torch.tensor(1.0), "not of 4 dimensions"),
+        ("backbone.blocks.0.attn.qkv.weight", torch.tensor(1.0), "not of 3 parts"),
+        ("backbone.norm.weight", torch.tensor(1.0), r"norm.weight has the shape \(\) there"),
+        ("backbone.patch_embed.proj.weight", torch.zeros(1).expand(10**6, 3, 14, 14), "claim .* MiB"),
+        ("backbone.patch_embed.proj.weight", torch.zeros(10**5, 1, 1, 1), "does not fit"),
+        ("backbone.patch_embed.proj.weight", torch.zeros(0, 1, 1, 0), "make no network|does not fit"),
+    ],
+)
+def test_tensors_that_tell_no_network_are_refused_by_name(tmp_path, name, tensor, sentence):
+    weights = v2_weights()
+    if tensor is None:
+        del weights[name]
+    else:
+        weights[name] = tensor
+    with pytest.raises(InputError, match=rf"best.pth .*{sentence}"):
+        convert_checkpoint(write(weights, tmp_path))
+
+
 def test_a_missing_file_is_refused(tmp_path):
     with pytest.raises(InputError, match="is no file"):
         convert_checkpoint(tmp_path / "absent.pth")
