@@ -148,6 +148,6 @@ def _choices(hint: Any) -> list[str]:
 
 def _words(hint: Any) -> str:
     kind, parts = get_origin(hint) or hint, get_args(hint)
-    if kind is list and parts:
+    if kind in (list, tuple) and parts:
         return f"a list, each item {_words(parts[0])}"
     return WORDS.get(kind, getattr(kind, "__name__", str(kind)))

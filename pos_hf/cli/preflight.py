@@ -66,7 +66,7 @@ def check_before_loading(
         )
 
 
-def check_rows(data: SegmentationData, args: POSConfig) -> None:
+def check_rows(data: SegmentationData, data_args: DataArguments, args: POSConfig) -> None:
     """Check that there are images enough for a step, and some to evaluate on where that is asked for.
 
     Raises:
@@ -77,6 +77,12 @@ def check_rows(data: SegmentationData, args: POSConfig) -> None:
         raise InputError(
             f"a step takes {needed} unlabeled images, but {data.name} has {len(data.unlabeled)}: lower "
             "per_device_train_batch_size, or set dataloader_drop_last to false"
+        )
+    pairs = len(data.labeled) * data_args.unlabeled_ratio
+    if args.dataloader_drop_last and data_args.epoch_over == "labeled" and pairs < needed:
+        raise InputError(
+            f"epoch_over 'labeled' makes epochs of {pairs} pairs, but a step takes {needed}: lower "
+            "per_device_train_batch_size, or leave epoch_over out"
         )
     if args.eval_strategy != "no" and data.selection is None and data.test is None:
         raise InputError(

@@ -57,7 +57,7 @@ def run_training(model_args: ModelArguments, data_args: DataArguments, args: POS
     check_before_loading(model_args, data_args, args, is_fresh)
     method = args.get_method()
     data = load_data(data_args)
-    check_rows(data, args)
+    check_rows(data, data_args, args)
     settle_device_views(data_args, args.device, data.num_channels)
     trainer = make_trainer(model_args, data_args, args, data, method)
     check_crop(trainer.exported_model, data_args.crop_size)
@@ -252,7 +252,7 @@ def finish_folder(trainer: POSTrainer, data: SegmentationData, facts: dict[str, 
         facts: of the training, for the protocol.
     """
     args, model = trainer.args, trainer.exported_model
-    folder = Path(args.output_dir)
+    folder, inference = Path(args.output_dir), args.get_inference()
     role = "selection" if data.test is None else "test"
     if role not in data.masked_roles:
         if args.should_save:
@@ -263,6 +263,7 @@ def finish_folder(trainer: POSTrainer, data: SegmentationData, facts: dict[str, 
         model,
         rows,
         trainer.processing_class,
+        inference=inference,
         batch_size=args.per_device_eval_batch_size,
         accelerator=trainer.accelerator,
         detailed=True,
@@ -274,12 +275,12 @@ def finish_folder(trainer: POSTrainer, data: SegmentationData, facts: dict[str, 
     }
     # in every process: a sharded model gathers its parameters in each forward
     predictions = {
-        name: list(predict_images(model, rows.select(indices)["image"], trainer.processing_class))
+        name: list(predict_images(model, rows.select(indices)["image"], trainer.processing_class, inference))
         for name, indices in chosen.items()
     }
     if not args.should_save:
         return
-    evaluation.save(folder, protocol(model, role=role, steps=trainer.state.global_step, **facts))
+    evaluation.save(folder, protocol(model, inference, role=role, steps=trainer.state.global_step, **facts))
     for name, indices in chosen.items():
         write_examples(
             folder / name,

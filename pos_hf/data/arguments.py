@@ -1,6 +1,7 @@
 """The options of the data: which dataset, which labels, which views. Read by the sources and views.py."""
 
 import json
+import reprlib
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -176,6 +177,13 @@ class DataArguments:
         default=1,
         metadata={"help": "Unlabeled images a labeled one: B unlabeled go with B / ratio labeled."},
     )
+    epoch_over: Literal["unlabeled", "labeled"] = field(
+        default="unlabeled",
+        metadata={
+            "help": "The images that an epoch goes through once. `labeled` is the epoch of the published "
+            "supervised baselines."
+        },
+    )
     class_aware_sampling: bool = field(
         default=False, metadata={"help": "Draw a class first, then a labeled image that shows it."}
     )
@@ -205,8 +213,9 @@ class DataArguments:
             if isinstance(self.mask_values, str):
                 self.mask_values = dict(json.loads(self.mask_values))
             pairs = {int(old): new for old, new in (self.mask_values or {}).items()}
-        except (AttributeError, TypeError, ValueError) as error:
-            raise InputError(f"mask_values {self.mask_values!r} is no mapping like {{255: 1}}") from error
+        except (AttributeError, TypeError, ValueError, RecursionError) as error:
+            given = reprlib.repr(self.mask_values)
+            raise InputError(f"mask_values {given} is no mapping like {{255: 1}}") from error
         if not all(0 <= old < 1 << 16 and new in range(256) for old, new in pairs.items()):
             raise InputError("mask_values maps 0 to 65535 to class ids (0 to 254) or 255: correct it")
         for color in self.mask_colors or ():

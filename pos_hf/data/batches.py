@@ -41,6 +41,7 @@ class PairedDataset(Dataset[Item]):
         second_draw: Add a group "partner": a second draw of the same unlabeled row (UniMatch V1).
         skip_bad: The next row that can be read takes the place of one that cannot; every group then counts
             the rows it passed over.
+        epoch_over: "unlabeled" or "labeled", the rows that an epoch goes through once.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class PairedDataset(Dataset[Item]):
         shows_class: np.ndarray | None = None,
         second_draw: bool = False,
         skip_bad: bool = False,
+        epoch_over: str = "unlabeled",
     ) -> None:
         self.labeled = labeled
         self.unlabeled = unlabeled
@@ -62,6 +64,7 @@ class PairedDataset(Dataset[Item]):
         self.shows_class = shows_class
         self.second_draw = second_draw
         self.skip_bad = skip_bad
+        self.epoch_over = epoch_over
         self._reported: set[str] = set()
 
     @classmethod
@@ -86,16 +89,16 @@ class PairedDataset(Dataset[Item]):
             shows_class=counts > 0 if counts is not None and args.class_aware_sampling else None,
             second_draw=second_draw,
             skip_bad=args.on_bad_sample == "skip",
+            epoch_over=args.epoch_over,
         )
 
     def sampler(self, seed: int) -> "PairSampler":
         """The order in which training goes through this dataset."""
-        return PairSampler(
-            len(self.labeled), len(self.unlabeled), seed, self.unlabeled_ratio, self.shows_class
-        )
+        sizes = len(self.labeled), len(self.unlabeled)
+        return PairSampler(*sizes, seed, self.unlabeled_ratio, self.shows_class, self.epoch_over)
 
     def __len__(self) -> int:
-        return len(self.unlabeled)
+        return len(self.sampler(seed=0))
 
     def __getitem__(self, key: Key) -> Item:
         """Make the views a key names.
@@ -152,15 +155,17 @@ class PairSampler(Sampler[Key]):
     """Keys of one epoch: each unlabeled row once, in random order, beside labeled rows that repeat.
 
     The n-th labeled row of a run is the n-th of an endless sequence of shuffles of the labeled set, so that
-    labeled rows are used equally often whatever the two sizes. In class-aware sampling it is a row that
-    shows a class drawn uniformly among those that occur.
+    labeled rows are used equally often whatever the two sizes, and so it is with unlabeled rows, of which a
+    whole shuffle is an epoch. In class-aware sampling a labeled row is one that shows a class drawn uniformly
+    among those that occur.
 
     Args:
         num_labeled: Labeled rows.
-        num_unlabeled: Unlabeled rows, the length of an epoch.
+        num_unlabeled: Unlabeled rows.
         seed: Seed of the order.
         unlabeled_ratio: See `PairedDataset`.
         shows_class: See `PairedDataset`.
+        epoch_over: "labeled" ends the epoch when each labeled row has been drawn once.
     """
 
     def __init__(
@@ -170,11 +175,13 @@ class PairSampler(Sampler[Key]):
         seed: int,
         unlabeled_ratio: int = 1,
         shows_class: np.ndarray | None = None,
+        epoch_over: str = "unlabeled",
     ) -> None:
         self.num_labeled = num_labeled
         self.num_unlabeled = num_unlabeled
         self.seed = seed
         self.unlabeled_ratio = unlabeled_ratio
+        self.length = num_unlabeled if epoch_over == "unlabeled" else num_labeled * unlabeled_ratio
         self.rows_by_class = None
         if shows_class is not None:
             self.rows_by_class = [rows for rows in map(np.flatnonzero, shows_class.T) if rows.size]
@@ -184,16 +191,15 @@ class PairSampler(Sampler[Key]):
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return self.num_unlabeled
+        return self.length
 
     def __iter__(self) -> Iterator[Key]:
         epoch = self.epoch
-        order = np.random.default_rng([self.seed, 0, epoch]).permutation(self.num_unlabeled)
-        first_draw = epoch * -(-self.num_unlabeled // self.unlabeled_ratio)
-        labeled = self._labeled_indices(first_draw)
-        for position, unlabeled_index in enumerate(order.tolist()):
+        unlabeled = self._shuffles(0, self.num_unlabeled, epoch * self.length)
+        labeled = self._labeled_indices(epoch * -(-self.length // self.unlabeled_ratio))
+        for position in range(self.length):
             has_partner = position % self.unlabeled_ratio == 0
-            yield epoch, next(labeled) if has_partner else NO_LABEL, unlabeled_index
+            yield epoch, next(labeled) if has_partner else NO_LABEL, next(unlabeled)
 
     def _labeled_indices(self, draw: int) -> Iterator[int]:
         """The labeled rows from the run's `draw`-th on, without an end."""
@@ -201,9 +207,13 @@ class PairSampler(Sampler[Key]):
             rng = np.random.default_rng([self.seed, 2, draw])
             yield int(rng.choice(self.rows_by_class[rng.integers(len(self.rows_by_class))]))
             draw += 1
-        shuffle_number, position = divmod(draw, self.num_labeled)
+        yield from self._shuffles(1, self.num_labeled, draw)
+
+    def _shuffles(self, stream: int, num_rows: int, draw: int) -> Iterator[int]:
+        """The `draw`-th row and those after it in an endless sequence of shuffles."""
+        shuffle_number, position = divmod(draw, num_rows)
         while True:
-            shuffle = np.random.default_rng([self.seed, 1, shuffle_number]).permutation(self.num_labeled)
+            shuffle = np.random.default_rng([self.seed, stream, shuffle_number]).permutation(num_rows)
             yield from shuffle[position:].tolist()
             shuffle_number, position = shuffle_number + 1, 0
 

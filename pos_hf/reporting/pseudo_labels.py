@@ -48,7 +48,10 @@ class PseudoLabelPictures(TrainerCallback):
         if labeler is None:
             return
         maps = predict_probabilities(
-            self.trainer.exported_model, self.rows["image"], self.trainer.processing_class
+            self.trainer.exported_model,
+            self.rows["image"],
+            self.trainer.processing_class,
+            self.trainer.args.get_inference(),
         )
         picture = pseudo_label_picture(self.rows, maps, labeler, self.palette)
         if args.should_save:

@@ -8,9 +8,11 @@ from typing import Any
 
 import yaml
 
-from pos_hf.cli.config import parse_config, read_yaml
+from pos_hf.cli.config import parse_config, read_yaml, shared_method_options
 from pos_hf.errors import InputError, nearest
+from pos_hf.evaluation import Inference
 from pos_hf.files import SCORES_FILE
+from pos_hf.training.arguments import read_inference
 from pos_hf.values import check_group, check_type
 
 
@@ -41,6 +43,11 @@ class PlannedRun:
     def log_file(self) -> Path:
         """What the run printed."""
         return self.folder.with_name(f"{self.folder.name}.log")
+
+    @property
+    def inference(self) -> Inference:
+        """How its test images are predicted."""
+        return read_inference(self.settings.get("inference_options"))
 
     @property
     def is_done(self) -> bool:
@@ -173,8 +180,8 @@ def _planned_run(path: Path, file: StudyFile, column: str, arm: str, seed: dict[
     settings = read_yaml(path.parent / changes.pop("config", file.config))
     if "strategy" in changes:
         settings.pop("strategy_options", None)  # they belong to the file's own strategy
-    if "method" in changes:
-        settings.pop("method_options", None)
+    if "method" in changes and (options := shared_method_options(settings.pop("method_options", None))):
+        settings["method_options"] = options
     run = Path(file.output_dir) / _slug(column) / _slug(arm) / f"seed_{seed['seed']}"
     return PlannedRun(arm, column, seed["seed"], run, settings | changes | {"output_dir": str(run)})
 

@@ -8,13 +8,15 @@ from io import StringIO
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 
+from pos_hf.evaluation import Inference
 from pos_hf.reporting.intervals import Interval
 from pos_hf.studies.plan import Study
 from pos_hf.studies.scores import Cell, study_cells
 
 CAPTION = (
     "Test mIoU in percent, mean ± standard deviation over {seeds} seeds; differences to {baseline} are "
-    "paired by seed, with 95 % intervals (Student's t over seeds; over test images where there is one seed)."
+    "paired by seed, with 95 % intervals (Student's t over seeds; over test images where there is one seed). "
+    "Test images are predicted {protocol}."
 )
 PICTURE_FILE = "table.svg"
 BASELINE_COLOUR, ARM_COLOUR = "#8a8f98", "#2f6fab"
@@ -39,7 +41,7 @@ def write_tables(study: Study) -> str:
     """
     cells = study_cells(study)
     header, rows = table_rows(study, cells)
-    caption = CAPTION.format(seeds=study.num_seeds, baseline=study.baseline)
+    caption = CAPTION.format(seeds=study.num_seeds, baseline=study.baseline, protocol=_protocol(study))
     picture = _picture(study, cells)
     markdown = f"**{study.title}**\n\n{_markdown(header, rows)}\n{caption}\n"
     texts = {
@@ -75,6 +77,28 @@ def table_rows(study: Study, cells: list[Cell]) -> tuple[list[str], Rows]:
         [arm, *(text(cell) for cell in cells if cell.arm == arm for _, text in parts)] for arm in study.arms
     ]
     return header, rows
+
+
+def _protocol(study: Study) -> str:
+    """How the runs predict their test images, by column where columns differ."""
+    columns: dict[str, dict[str, None]] = {}
+    for run in study.runs:
+        columns.setdefault(_inference_in_words(run.inference), {})[run.column] = None
+    if len(columns) == 1:
+        return next(iter(columns))
+    return "; ".join(f"{words} ({', '.join(names)})" for words, names in columns.items())
+
+
+def _inference_in_words(inference: Inference) -> str:
+    words = "whole"
+    if inference.window is not None:
+        last = "inside the image" if inference.layout == "shifted" else "cut at its border"
+        words = f"through windows of {inference.window} pixels, the last ones {last}"
+    if inference.multiple is not None:
+        words += f", with sides of multiples of {inference.multiple} pixels"
+    if inference.scales != (1.0,):
+        words += f", at {', '.join(f'{scale:g}' for scale in inference.scales)} times their size"
+    return words + (", also mirrored" if inference.flip else "")
 
 
 def _score(cell: Cell, num_seeds: int) -> str:

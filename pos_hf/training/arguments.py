@@ -2,16 +2,19 @@
 
 import json
 import os
-from dataclasses import dataclass, field
+import reprlib
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 import torch
+from accelerate.utils import DynamoBackend
 from transformers import SchedulerType, Trainer, TrainingArguments, get_scheduler
 from transformers.integrations import get_available_reporting_integrations
 from transformers.training_args import OptimizerNames
 
 from pos_hf.balancing import STRATEGY_FAMILIES, Gramian, Strategy, get_strategy
-from pos_hf.errors import InputError, first_sentence
+from pos_hf.errors import InputError, first_sentence, nearest
+from pos_hf.evaluation.inference import Inference
 from pos_hf.methods import Method, get_method
 from pos_hf.values import check_group, check_options, check_type
 
@@ -59,6 +62,7 @@ OPTION_INTERVALS = {
     "min_weight": "[0, 0.5]",
     "c": "[0, 1)",
 }
+INFERENCE_INTERVALS = {"multiple": "[1, 16384]", "window": "[2, 65536]", "scales": "(0, 100]"}
 POLYNOMIAL = {"power": 0.9, "lr_end": 0.0}
 SCORES = ("mean_iou", "mean_iou_absent_zero", "overall_accuracy", "student_mean_iou")
 CLASS_SCORE = "iou_"
@@ -101,6 +105,8 @@ class POSConfig(TrainingArguments):
         head_learning_rate_multiplier: learning rate of everything outside the backbone, relative to
             `learning_rate`, which is the backbone's.
         teacher_decay: plateau of the EMA teacher's decay.
+        inference_options: how evaluation predicts an image, arguments of `pos_hf.evaluation.Inference`, for
+            example `{"window": 798}`; None predicts each whole.
         overwrite: replace the run that `output_dir` already holds.
         max_skipped_steps: stop with an error after this many steps in a row whose gradient is not finite.
     """
@@ -157,6 +163,10 @@ class POSConfig(TrainingArguments):
         default=1.0, metadata={"help": "Learning rate outside the backbone over the backbone's."}
     )
     teacher_decay: float = field(default=0.996, metadata={"help": "Plateau of the EMA teacher's decay."})
+    inference_options: dict[str, Any] | str | None = field(
+        default=None,
+        metadata={"help": 'How evaluation predicts an image, as JSON: {"window": 798}. Default: whole.'},
+    )
     max_skipped_steps: int = field(
         default=10, metadata={"help": "Stop after this many non-finite steps in a row."}
     )
@@ -175,6 +185,10 @@ class POSConfig(TrainingArguments):
         for name, choices in CHOICES.items():
             if getattr(self, name) is not None:
                 check_type(name, getattr(self, name), Literal[choices])
+        if self.torch_compile_backend is not None:
+            known = set(torch.compiler.list_backends(exclude_tags=()))
+            backends = tuple(name for backend in DynamoBackend if (name := backend.value.lower()) in known)
+            check_type("torch_compile_backend", self.torch_compile_backend, Literal[backends])
         if self.max_steps == 0 or (self.max_steps < 0 and self.num_train_epochs == 0):
             raise InputError("max_steps and num_train_epochs ask for no step: set one of them above 0")
         if self.lr_scheduler_type != "polynomial" and self.lr_scheduler_kwargs == POLYNOMIAL:
@@ -185,6 +199,7 @@ class POSConfig(TrainingArguments):
             raise InputError(f"the training arguments do not go together: {first_sentence(error)}") from error
         self.method_options = json_options("method_options", self.method_options)
         self.strategy_options = json_options("strategy_options", self.strategy_options)
+        self.inference_options = json_options("inference_options", self.inference_options)
         # there is nothing to pin for without an accelerator, and torch warns about it
         self.dataloader_pin_memory = self.dataloader_pin_memory and self.device.type != "cpu"
         if self.remove_unused_columns:
@@ -222,6 +237,7 @@ class POSConfig(TrainingArguments):
     def _try_out(self) -> None:
         """Make what is made from names and options once, at the size of one number."""
         self.get_method()
+        self.get_inference()
         weights = self.get_strategy()(Gramian(*torch.tensor([1.0, 1.0, -0.5])))
         if not all(weight.isfinite() for weight in weights):
             raise InputError(f"strategy_options {self.strategy_options} give no finite weights: correct them")
@@ -270,6 +286,38 @@ class POSConfig(TrainingArguments):
         """
         return get_method(self.method, **json_options("method_options", self.method_options))
 
+    def get_inference(self) -> Inference:
+        """How evaluation predicts an image: what `inference_options` say.
+
+        Raises:
+            InputError: an option is unknown or does not fit.
+        """
+        return read_inference(self.inference_options)
+
+
+def read_inference(options: dict[str, Any] | str | None) -> Inference:
+    """The protocol that `inference_options` of a config describe.
+
+    Args:
+        options: arguments of `Inference`, as a mapping or its JSON; None predicts each image whole.
+
+    Raises:
+        InputError: an option is unknown or does not fit.
+    """
+    options = json_options("inference_options", options)
+    known = [option.name for option in fields(Inference)]
+    for name in options:
+        if name not in known:
+            near = nearest(str(name), known)
+            raise InputError(f"inference_options: unknown option {name!r}, did you mean {near!r}?")
+    if isinstance(scales := options.get("scales"), list):
+        options = options | {"scales": tuple(scales)}
+    check_options("inference_options", Inference, options, INFERENCE_INTERVALS)
+    inference = Inference(**options)
+    if not inference.scales:
+        raise InputError("inference_options: scales is empty, but must name one scale such as 1.0")
+    return inference
+
 
 def gpu_multiplies_bf16() -> bool:
     """Whether there is a GPU with bfloat16 units; older ones emulate it, slower than float32."""
@@ -291,8 +339,9 @@ def json_options(name: str, value: dict[str, Any] | str | None) -> dict[str, Any
     """
     try:
         options = json.loads(value) if isinstance(value, str) else value or {}
-    except ValueError as error:
-        raise InputError(f"{name} {value!r} is not valid JSON: {error}") from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{name} {reprlib.repr(value)} is not valid JSON: {error}") from error
     if not isinstance(options, dict):
-        raise InputError(f'{name} must be a mapping such as {{"threshold": 0.9}}, not {value!r}')
+        given = reprlib.repr(value)
+        raise InputError(f'{name} must be a mapping such as {{"threshold": 0.9}}, not {given}')
     return options

@@ -351,6 +351,7 @@ class POSTrainer(CheckpointedTrainer, PushesToHub):
             evaluate_model,
             dataset=dataset,
             image_processor=self.processing_class,
+            inference=self.args.get_inference(),
             batch_size=self.args.per_device_eval_batch_size,
             num_workers=self.args.dataloader_num_workers,
             accelerator=self.accelerator,

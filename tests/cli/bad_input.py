@@ -112,6 +112,26 @@ def link(name: str, target: str) -> Callable[[Path], None]:
     return lambda folder: (folder / name).symlink_to(folder / target)
 
 
+def model_file(name: str, **values: Any) -> Callable[[Path], None]:
+    """Set entries of one of the model's files."""
+
+    def spoil(folder: Path) -> None:
+        path = folder / "model" / name
+        content = json.loads(path.read_text())
+        for key, value in values.items():
+            content[key] = content[key] | value if isinstance(content.get(key), dict) else value
+        path.write_text(json.dumps(content))
+
+    return spoil
+
+
+def multiplied(first: str, item: str, levels: int = 9) -> str:
+    """YAML in which each level names the one before ten times over."""
+    lines = [f"a0: &a0 {first}"]
+    lines += [f"a{n}: &a{n} {item.format(', '.join([f'*a{n - 1}'] * 10))}" for n in range(1, levels)]
+    return "lr_scheduler_kwargs:\n" + "".join(f"  {line}\n" for line in lines)
+
+
 def single(name: str, words: str, **values: Any) -> Case:
     """One value of the config; its key, or the method or strategy whose option it is, must be named."""
     key = next(iter(values)).removesuffix("_options")
@@ -152,6 +172,13 @@ CONFIGS = [
     single("options that are no JSON", "JSON", strategy_options="{not json"),
     Case("unknown model", ("dinov2_dpt_tiny",), keys(model="dinov2_dpt_tinny")),
     Case("model options that fit no layer", ("model_options",), keys(model_options={"aspp_channels": -4})),
+    single("compiler that there is not", "'inductor'", torch_compile_backend="inducter"),
+    single("windows of nothing", "window is 0, but must lie in [2, ", inference_options={"window": 0}),
+    single("unknown inference option", "'window'", inference_options={"windw": 64}),
+    single("no scale", "scales is empty", inference_options={"scales": []}),
+    single("epoch over unknown images", "'labeled'", epoch_over="labelled"),
+    Case("epoch without a step", ("epoch_over", "per_device_train_batch_size"), both(
+        keys(epoch_over="labeled", labeled_ids="list.txt"), write("data/list.txt", "0\n"))),
     single("dataset by number", "must be text", dataset=3),
     Case("unknown layout", ("folders",), keys(dataset_format="tar")),
     single("crop of nothing", "[1, ", crop_size=0),
@@ -180,6 +207,16 @@ CONFIGS = [
     Case("impossible date", ("config.yaml", "month"), write("config.yaml", "seed: 2024-99-01")),
     Case("config of bytes", ("config.yaml",), write("config.yaml", b"\xff\xfe\x00\x81")),
     Case("endless nesting", ("config.yaml",), write("config.yaml", "a: " + "[" * 1500)),
+    Case("deep nesting", ("config.yaml", "deeper"), write("config.yaml", "dataset: " + "[" * 60 + "]" * 60)),
+    Case("alias of itself", ("config.yaml", "alias"),
+         write("config.yaml", "lr_scheduler_kwargs: &a {power: *a}")),
+    Case("aliases that multiply", ("config.yaml", "alias"),
+         write("config.yaml", multiplied("[1, 1]", "[{}]"))),
+    Case("merged aliases that multiply", ("config.yaml", "alias"),
+         write("config.yaml", multiplied("{power: 1}", "{{<<: [{}]}}"))),
+    Case("config of many MiB", ("config.yaml", "MiB"), write("config.yaml", "#" * (2 << 20))),
+    Case("options of endless JSON", ("method_options", "JSON"),
+         command=TRAIN + " --method_options " + "[" * 100_000),
 ]  # fmt: skip
 
 DATA = [
@@ -253,6 +290,16 @@ MODELS = [
          MODEL),
     Case("config.json that is a list", ("{}/model",), write("model/config.json", "[]"), MODEL),
     Case("config.json of bytes", ("{}/model",), write("model/config.json", b"\xff\x00"), MODEL),
+    Case("palette of words", ("{}/model", "palette"), model_file("config.json", palette="red"), MODEL),
+    Case("palette that lacks a colour", ("{}/model", "palette", "2 colours"),
+         model_file("config.json", palette=[[0, 0, 0]]), MODEL),
+    Case("patches of nothing", ("{}/model", "patch_size"),
+         model_file("config.json", backbone_config={"patch_size": 0}), MODEL),
+    Case("patches of nothing, to train", ("patch_size",),
+         model_file("config.json", backbone_config={"patch_size": 0}), ON_MODEL),
+    Case("images resized beyond memory", ("{}/model", "height", "100000"),
+         model_file("preprocessor_config.json", do_resize=True, size={"height": 100_000, "width": 100_000}),
+         "predict {}/model {}/data/images --out {}/o"),
     Case("no image processor", ("{}/model",), unlink("model/preprocessor_config.json"), MODEL),
     Case("images of other channels", ("channels",), keys(image_mean=[0.5, 0.5])),
     Case("no complete checkpoint", ("no checkpoint", "{}/run", "manifest"),

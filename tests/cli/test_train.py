@@ -13,7 +13,8 @@ from PIL import Image
 from transformers import AutoImageProcessor, AutoModelForSemanticSegmentation
 
 from pos_hf.cli.main import main
-from pos_hf.evaluation import predict_images
+from pos_hf.data import DataArguments, load_data
+from pos_hf.evaluation import Inference, evaluate_images, load_for_inference, predict_images
 from pos_hf.models import build_model
 from tests.launching import ROOT
 
@@ -52,6 +53,25 @@ def test_images_of_five_channels_train_and_are_scored(bands):
     pixels = (torch.from_numpy(image).permute(2, 0, 1)[None] / 255 - 0.5) / 0.25
     prediction = next(iter(predict_images(model, [image], processor)))
     assert np.array_equal(prediction, model(pixels).logits[0].argmax(0).numpy())
+
+
+def test_a_run_is_scored_by_its_own_protocol(folder):
+    (folder / "data" / "test").mkdir()
+    for role in ("images", "masks"):
+        (folder / "data" / "test" / role).symlink_to(folder / "data" / role)
+    options = ["--eval_strategy", "steps", "--eval_steps", "1", "--inference_options"]
+    protocol = '{"window": 12, "layout": "truncated"}'
+    assert main(["train", str(folder / "config.yaml"), *options, protocol]) == 0
+    metrics = json.loads((folder / "run" / "metrics.json").read_text())
+    assert (metrics["protocol"]["window"], metrics["protocol"]["layout"]) == (12, "truncated")
+    log = json.loads((folder / "run" / "trainer_state.json").read_text())["log_history"]
+    assert [entry["eval_mean_iou"] for entry in log if "eval_mean_iou" in entry] == [metrics["mean_iou"]]
+    model, processor = load_for_inference(str(folder / "run"), "cpu")
+    rows = load_data(DataArguments(dataset=str(folder / "data"))).test
+    windows = evaluate_images(model, rows, processor, inference=Inference(window=12, layout="truncated"))
+    scored = np.load(folder / "run" / "per_image.npz")["areas"]
+    assert np.array_equal(scored, windows.image_areas.numpy())
+    assert not np.array_equal(scored, evaluate_images(model, rows, processor).image_areas.numpy())
 
 
 def test_statistics_of_another_number_of_channels(bands, capsys):

@@ -130,6 +130,20 @@ def test_the_ratio_gives_every_labeled_row_so_many_unlabeled_ones(data, ratio):
     assert len(batch["labeled"]["labels"]) == 1 and len(batch["unlabeled"]["padding_mask"]) == 2
 
 
+@pytest.mark.parametrize("ratio", [1, 2])
+def test_an_epoch_over_the_labeled_rows_draws_each_of_them_once(data, ratio):
+    sampler = PairSampler(5, 23, seed=0, unlabeled_ratio=ratio, epoch_over="labeled")
+    used = []
+    for epoch in range(23):
+        drawn = keys(sampler, epoch)
+        assert len(drawn) == len(sampler) == 5 * ratio
+        assert sorted(labeled for _, labeled, _ in drawn if labeled != NO_LABEL) == list(range(5))
+        used += [unlabeled for _, _, unlabeled in drawn]
+    assert np.bincount(used).tolist() == [5 * ratio] * 23
+    pairs = PairedDataset(data.labeled, data.unlabeled, Views(32), seed=0, epoch_over="labeled")
+    assert len(pairs) == len(data.labeled) and [*pairs.sampler(3)] == keys(pairs.sampler(3), 0)
+
+
 def test_a_second_draw_is_another_view_of_the_same_row(data):
     pairs = PairedDataset(data.labeled, data.unlabeled, Views(32), seed=0, second_draw=True)
     batch = collate([pairs[0, 1, 2], pairs[0, 2, 3]])
@@ -160,9 +174,10 @@ def test_options_reach_the_dataset(folder):
         rare_class_retries=2,
         unlabeled_ratio=2,
         device_views=True,
+        epoch_over="labeled",
     )
     pairs = PairedDataset.from_arguments(load_data(args), args, seed=0)
-    assert pairs.shows_class.all() and pairs.unlabeled_ratio == 2
+    assert pairs.shows_class.all() and pairs.unlabeled_ratio == 2 and len(pairs) == 2 * len(pairs.labeled)
     assert pairs.views.rare_class_retries == 2 and len(pairs.views.rare_classes) == 1
     item = pairs[next(iter(pairs.sampler(0)))]
     assert item["unlabeled"]["photometry"].shape == (2, 10)

@@ -8,6 +8,7 @@ from torch import nn
 from transformers import get_scheduler
 
 from pos_hf.cli.config import parse_config
+from pos_hf.evaluation import Inference
 from pos_hf.methods import get_method
 from pos_hf.methods.losses import OHEM
 from pos_hf.models import build_model
@@ -25,6 +26,11 @@ PUBLISHED = {
     ("cityscapes", "unimatch_v2"): (798, 180, 2, 5e-6, 2e-4, 0.95, True),
     ("ade20k", "unimatch_v2"): (518, 60, 2, 5e-6, 2e-4, 0.95, False),
     ("coco", "unimatch_v2"): (518, 20, 4, 5e-6, 2e-4, 0.95, False),
+}
+# the published `evaluate` functions; every other recipe's images are predicted whole
+INFERENCE = {
+    ("cityscapes", "unimatch_v1"): Inference(window=801, layout="truncated"),
+    ("cityscapes", "unimatch_v2"): Inference(window=798, layout="shifted"),
 }
 # unlabeled images -> steps an epoch in the published logs
 STEPS_PER_EPOCH = {
@@ -69,6 +75,7 @@ def test_recipe_has_the_published_hyperparameters(recipe, tmp_path):
     assert training.num_train_epochs == epochs and training.per_device_train_batch_size == batch
     assert training.learning_rate == rate
     assert training.learning_rate * training.head_learning_rate_multiplier == pytest.approx(head_rate)
+    assert training.get_inference() == INFERENCE.get((dataset, method_name), Inference())
     assert training.max_grad_norm == 0 and training.warmup_steps == 0 and not training.fp16
     method = get_method(training.method, **training.method_options)
     assert training.method == method_name and method.rule.threshold == threshold
@@ -93,6 +100,16 @@ def test_recipe_takes_the_published_number_of_steps(recipe, tmp_path):
         assert published - 1 <= steps <= published
 
 
+def test_the_docs_count_the_splits_with_one_step_fewer():
+    recipes = [(*setting, *item) for setting, counts in STEPS_PER_EPOCH.items() for item in counts.items()]
+    batches = {setting: batch * PROCESSES for setting, (_, _, batch, *_) in PUBLISHED.items()}
+    fewer = sum(
+        unlabeled // batches[dataset, method] < steps for dataset, method, unlabeled, steps in recipes
+    )
+    page = (CONFIGS.parent / "docs" / "paper.md").read_text()
+    assert f"in {fewer} of the {len(recipes)} splits" in page
+
+
 def test_total_steps_of_pascal_92_with_unimatch_v1_are_the_published_104880(tmp_path):
     _, _, training = load("pascal/unimatch_v1/resnet101", tmp_path=tmp_path)
     assert 10490 // training.per_device_train_batch_size // PROCESSES * training.num_train_epochs == 104_880
@@ -104,7 +121,12 @@ def test_schedule_is_polynomial_to_zero_with_power_0_9(tmp_path):
     schedule = get_scheduler(
         training.lr_scheduler_type, optimizer, 0, 1000, scheduler_specific_kwargs=training.lr_scheduler_kwargs
     )
+    published, rate = [], 1e-3
+    for iteration in range(1000):  # the published loop sets the rate after its step
+        published.append(rate)
+        rate = 1e-3 * (1 - iteration / 1000) ** 0.9
     for step in range(1000):
+        assert published[min(step + 1, 999)] == pytest.approx(1e-3 * (1 - min(step, 998) / 1000) ** 0.9)
         assert schedule.get_last_lr()[0] == pytest.approx(1e-3 * (1 - step / 1000) ** 0.9)
         optimizer.step()
         schedule.step()
@@ -118,6 +140,8 @@ def test_recipe_builds_its_model_on_the_meta_device(recipe, tmp_path):
     with torch.device("meta"):
         model = build_model(model_arguments.model, id2label, **(model_arguments.model_options or {}))
     assert model.config.num_labels == len(id2label) and model.supports_feature_perturbation
+    # V2 meets sizes other than the pretrained 518: Cityscapes in training, all in evaluation
+    assert getattr(model.config, "position_interpolation", "published") == "published"
     if recipe in PARAMETERS:
         assert sum(p.numel() for p in model.parameters()) / 1e6 == pytest.approx(PARAMETERS[recipe], abs=0.01)
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import statistics
 import threading
 from pathlib import Path
@@ -9,9 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from torch.utils.data import DataLoader, DistributedSampler
 
+from pos_hf.cli.config import parse_config
 from pos_hf.cli.main import main
+from pos_hf.data import PairSampler
 from pos_hf.errors import InputError
+from pos_hf.methods.losses import OHEM
 from pos_hf.reporting.intervals import paired_difference
 from pos_hf.studies import read_study, run_study, write_tables
 from pos_hf.studies.scores import study_cells
@@ -85,6 +90,52 @@ def test_another_strategy_does_not_inherit_the_options_of_the_files(study_file):
     assert runs["POS+MEO"].settings["strategy_options"] == {"min_weight": 0}
 
 
+def test_an_arm_of_another_method_keeps_what_labels_are_learned_with(study_file):
+    loss = {"name": "ohem", "threshold": 0.7, "min_kept": 100}
+    base = CONFIG | {"method_options": {"threshold": 0.9, "supervised_loss": loss}}
+    (study_file.parent / "base.yaml").write_text(yaml.safe_dump(base))
+    arms = {"uniform": {"strategy": "uniform"}, "supervised": {"method": "supervised"}}
+    runs = {run.arm: run for run in read_study(change(study_file, arms=arms, published={})).runs}
+    assert runs["uniform"].settings["method_options"] == base["method_options"]
+    assert runs["supervised"].settings["method_options"] == {"supervised_loss": loss}
+    # the same on the command line
+    (study_file.parent / "base.yaml").write_text(yaml.safe_dump(base | {"output_dir": "run"}))
+    training = parse_config(study_file.parent / "base.yaml", ["--method", "supervised"])[2]
+    assert training.method_options == {"supervised_loss": loss}
+
+
+@pytest.mark.parametrize(
+    ("name", "labels", "one_fewer"),
+    [
+        ("table1_xception65", [232, 463, 925, 1849, 3697], [463, 925]),
+        ("table2_resnet101", [92, 183, 366, 732, 1464], [366]),
+        ("table3_resnet101", [186, 372, 744, 1488], []),
+    ],
+)
+def test_supervised_arms_take_the_steps_of_the_published_script(
+    name, labels, one_fewer, tmp_path, monkeypatch
+):
+    """Its loader of twice the batch, an epoch over the labeled images; ours fills no last round up."""
+    monkeypatch.chdir(tmp_path)
+    study = read_study(ROOT / "configs" / "studies" / f"{name}.yaml")
+    runs = [run for run in study.runs if run.arm == "supervised" and run.seed == 0]
+    _, data, training = parse_config(runs[0].config_file, [])  # the columns differ in their lists alone
+    assert len(runs) == len(labels)
+    for count in labels:
+        published = DataLoader(
+            range(count),
+            batch_size=2 * 2,
+            drop_last=True,
+            sampler=DistributedSampler(range(count), num_replicas=4, rank=0),
+        )
+        pairs = len(PairSampler(count, 100_000, seed=0, epoch_over=data.epoch_over))
+        steps = pairs // (training.per_device_train_batch_size * study.num_processes)
+        assert steps == len(published) - (count in one_fewer)
+        if count == 92:
+            assert steps * training.num_train_epochs == 400
+    assert isinstance(training.get_method().labeled_criterion, OHEM) == (name == "table3_resnet101")
+
+
 @pytest.mark.parametrize(
     ("entries", "message"),
     [
@@ -133,6 +184,15 @@ def test_a_score_says_of_how_few_seeds_it_is(study_file):
         if run.seed < 2 and run.arm == "uniform":
             score(run, 0.5)
     assert "| uniform | 50.0 ± 0.0 (n=2) |" in write_tables(study)
+
+
+def test_the_table_says_how_images_are_predicted(study_file):
+    assert "Test images are predicted whole." in write_tables(read_study(study_file))
+    window = {"inference_options": {"window": 798, "flip": True}}
+    study = read_study(change(study_file, columns={"a": {}, "b": window}, published={}))
+    words = "whole (a); through windows of 798 pixels, the last ones inside the image, also mirrored (b)."
+    for text in (write_tables(study), (study.folder / "table.html").read_text()):
+        assert f"Test images are predicted {words}" in text
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
@@ -203,10 +263,21 @@ def test_a_study_runs_what_is_missing_and_reports_what_failed(study_file, monkey
     assert "unknown strategy" in missing.log_file.read_text()
 
 
+def test_the_docs_and_the_study_of_table_5_have_the_same_weights():
+    arms = yaml.safe_load((ROOT / "configs" / "studies" / "table5.yaml").read_text())["arms"].values()
+    fixed = [arm["strategy_options"] for arm in arms if arm["strategy"] == "fixed"]
+    page = (ROOT / "docs" / "paper.md").read_text()
+    (written,) = re.findall(r"--strategy fixed --strategy_options '(.*)'", page)
+    assert json.loads(written) in fixed
+    assert all(sum(weights.values()) == pytest.approx(1) for weights in fixed)
+
+
 @pytest.mark.parametrize(
     "file", sorted((ROOT / "configs" / "studies").glob("*.yaml")), ids=lambda file: file.stem
 )
 def test_the_shipped_studies_can_be_read(file, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(["study", str(file), "--table_only"]) == 0
-    assert "uniform" in capsys.readouterr().out
+    table = capsys.readouterr().out
+    assert "uniform" in table
+    assert ("predicted through windows of" in table) == ("table3" in file.stem)
