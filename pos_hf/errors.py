@@ -18,6 +18,22 @@ class InputError(ValueError):
         super().__init__(message.rpartition("InputError: ")[2].strip())
 
 
+class FileInputError(InputError):
+    """One file cannot be used as it is; the message is "WHAT FILE PROBLEM".
+
+    Args:
+        file: its path, or the name of what stands for it.
+        problem: the rest of the sentence.
+        what: of which kind the file is, for the message.
+        cause: "unreadable", "painted", or nothing that anybody asks about.
+    """
+
+    # the name ends like the base class's: see there what workers hand over, which is then all of `file`
+    def __init__(self, file: str, problem: str = "", what: str = "", cause: str = "") -> None:
+        super().__init__(" ".join(filter(None, (what, file, problem))))
+        self.file, self.problem, self.cause = file, problem, cause
+
+
 class TrainingStopped(RuntimeError):
     """A run that began cannot go on; its last checkpoint is intact. The message is one sentence."""
 

@@ -1,6 +1,5 @@
 """From a stored picture to what the package sees: uint8 images and one-channel masks. No augmentation."""
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,14 +9,12 @@ from typing import Any
 import numpy as np
 from datasets import Dataset, Features, Image, Value
 from PIL import Image as PILImage
-from PIL import ImageColor, ImageOps
+from PIL import ImageColor
 
 from pos_hf.data.arguments import DataArguments
+from pos_hf.data.files import Stored, is_array, read_array, read_picture
 from pos_hf.data.segmentation_data import IGNORE_INDEX
-from pos_hf.errors import InputError, first_sentence
-
-Stored = dict[str, Any]
-"""A picture in a dataset: {"path": str | None, "bytes": bytes | None}."""
+from pos_hf.errors import FileInputError, InputError
 
 STORED_IMAGE = Image(decode=False)
 DEEP_MODES = ("I", "F", "I;16", "I;16B", "I;16L")
@@ -35,12 +32,14 @@ class RowDecoder:
         mask_colors: (R, G, B) of each class id, for masks painted in colours.
         reduce_labels: Masks count classes from 1, and 0 is ignored.
         image_range: Values of deep (16-bit or float) images that become 0 and 255.
+        num_classes: Ids from here on are refused, but 255; None takes any.
     """
 
     mask_values: tuple[tuple[int, int], ...] = ()
     mask_colors: tuple[tuple[int, ...], ...] = ()
     reduce_labels: bool = False
     image_range: tuple[float, float] | None = None
+    num_classes: int | None = None
 
     @classmethod
     def from_arguments(cls, args: DataArguments) -> "RowDecoder":
@@ -53,11 +52,24 @@ class RowDecoder:
         )
 
     def __call__(self, batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        """Decode the pictures of rows.
+
+        Raises:
+            InputError: One cannot be decoded, or a mask fits neither its image nor the classes: files may
+                change after they were checked.
+        """
         decoders = {"image": self.image, "mask": self.mask}
-        return {
+        decoded = {
             name: [decoders[name](stored) for stored in column] if name in decoders else column
             for name, column in batch.items()
         }
+        for index, mask in enumerate(decoded.get("mask", [])):
+            name = mask_name({column: batch[column][index] for column in batch})
+            if "image" in decoded:
+                require_same_size(decoded["image"][index], mask, name)
+            if self.num_classes is not None:
+                require_known_ids(np.array(mask.histogram()), self.num_classes, name)
+        return decoded
 
     def image(self, stored: Stored) -> PILImage.Image | np.ndarray:
         """Decode an image.
@@ -66,7 +78,7 @@ class RowDecoder:
             InputError: It cannot be read, or is deep and `image_range` is not given.
         """
         name = stored["path"] or "an image"
-        if name.endswith(".npy"):
+        if is_array(stored):
             return self._to_bytes(read_array(name), name)
         picture = read_picture(stored)
         if picture.mode in DEEP_MODES:
@@ -99,19 +111,36 @@ class RowDecoder:
             return PILImage.fromarray(self._color_ids(np.asarray(picture.convert("RGB"), np.int32), name))
         values = np.asarray(picture).astype(np.uint8) if picture.mode == "1" else np.asarray(picture)
         if values.ndim != 2:
-            raise InputError(
-                f"the mask {name} is painted in colours ({picture.mode}) where one channel of class ids is "
-                "expected: list the classes' colours in `mask_colors`"
+            raise _mask_error(
+                name,
+                f"is painted in colours ({picture.mode}) where one channel of class ids is expected: list "
+                "the classes' colours in `mask_colors`",
+                cause="painted",
             )
-        if values.dtype.kind == "f" or values.min() < 0 or values.max() >= len(self._lookup):
-            raise InputError(f"the mask {name} holds {values.dtype} values that are no class ids: redraw it")
-        ids = self._lookup[values]
-        if ids.max() > IGNORE_INDEX:
-            raise InputError(
-                f"the mask {name} holds the value {ids.max()}, but class ids go from 0 to 254 and 255 means "
-                "ignore: give it a class id in `mask_values`"
+        if values.dtype.kind == "f":
+            if not (np.abs(values) < 1 << 31).all() or (values != np.rint(values)).any():
+                raise _mask_error(name, f"holds {values.dtype} values that are no class ids: redraw it")
+            values = values.astype(np.int64)
+        ids = self._ids(values)
+        lowest, highest = int(ids.min()), int(ids.max())
+        if lowest < 0 or highest > IGNORE_INDEX:
+            raise _mask_error(
+                name,
+                f"holds the value {lowest if lowest < 0 else highest}, but class ids go from 0 to 254 and "
+                "255 means ignore: give it a class id in `mask_values`",
             )
         return PILImage.fromarray(ids.astype(np.uint8))
+
+    def _ids(self, values: np.ndarray) -> np.ndarray:
+        if values.dtype.kind == "u" and values.dtype.itemsize <= 2:
+            return self._lookup[values]
+        ids = np.where(
+            (values >= 0) & (values < len(self._lookup)), self._lookup[values.clip(0, 65535)], values
+        )
+        for old, new in self.mask_values:
+            if not 0 <= old < len(self._lookup):
+                ids[values == old] = new
+        return ids
 
     @cached_property
     def _lookup(self) -> np.ndarray:
@@ -121,7 +150,8 @@ class RowDecoder:
             ids[1:IGNORE_INDEX] -= 1
             ids[0] = IGNORE_INDEX
         for old, new in self.mask_values:
-            ids[old] = new
+            if 0 <= old < len(ids):
+                ids[old] = new
         return ids
 
     def _color_ids(self, colors: np.ndarray, name: str) -> np.ndarray:
@@ -132,45 +162,57 @@ class RowDecoder:
         unknown = np.unique(codes[known[nearest] != codes])
         if unknown.size:
             listed = ", ".join(f"#{code:06x}" for code in unknown[:5])
-            raise InputError(
-                f"the mask {name} has colours that no class has ({listed}): add them to `mask_colors`"
-            )
+            raise _mask_error(name, f"has colours that no class has ({listed}): add them to `mask_colors`")
         return nearest.astype(np.uint8)
 
 
-def read_picture(stored: Stored) -> PILImage.Image:
-    """Open a stored picture upright (its EXIF orientation applied).
+def mask_name(stored_row: dict[str, Any]) -> str:
+    """The mask's path, or its row's id where masks are stored inside the dataset."""
+    return stored_row["mask"]["path"] or str(stored_row.get("id", "a mask"))
+
+
+def require_same_size(image: PILImage.Image | np.ndarray, mask: PILImage.Image, name: str) -> None:
+    """Compare an image with its mask.
 
     Raises:
-        InputError: It is missing, truncated or no picture.
+        InputError: Their sizes differ.
     """
-    source = stored["path"] if stored["bytes"] is None else io.BytesIO(stored["bytes"])
-    try:
-        with PILImage.open(source) as picture:
-            return ImageOps.exif_transpose(picture)
-    # Pillow's readers raise whatever a damaged file leads them to, and its own error for a decompression bomb
-    except Exception as error:
-        raise InputError(
-            f"{stored['path'] or 'a stored picture'} cannot be read: {first_sentence(error)}; replace it"
-        ) from error
+    width, height = (image.shape[1], image.shape[0]) if isinstance(image, np.ndarray) else image.size
+    if (width, height) != mask.size:
+        raise _mask_error(
+            name,
+            f"is {mask.width} x {mask.height} pixels, but its image is {width} x {height}: give both the "
+            "same size",
+        )
 
 
-def read_array(path: str) -> np.ndarray:
-    """Load an image stored as an array [H, W, C].
+def unknown_ids(counts: np.ndarray, num_classes: int) -> list[int]:
+    """Ids without a class: not 0 to num_classes - 1 and not 255. `counts` are pixels of each id, [256]."""
+    return [id for id in np.flatnonzero(counts).tolist() if num_classes <= id != IGNORE_INDEX]
+
+
+def require_known_ids(counts: np.ndarray, num_classes: int, name: str) -> None:
+    """Look for ids without a class.
+
+    Args:
+        counts: Pixels of each id in a mask, int [256].
+        num_classes: Classes have ids 0 to num_classes - 1.
+        name: The mask's, for the message.
 
     Raises:
-        InputError: It is missing, truncated or of another shape.
+        InputError: There is one that is not 255.
     """
-    try:
-        # mapped, not loaded: it refuses pickled objects, and a header that promises more than the file holds
-        values = np.lib.format.open_memmap(path, mode="r")
-    except Exception as error:  # numpy parses the header of a damaged file as Python source
-        raise InputError(f"{path} cannot be read: {first_sentence(error)}; replace it") from error
-    if values.ndim != 3 or 0 in values.shape:
-        raise InputError(f"{path} has the shape {values.shape}: store images as [height, width, channels]")
-    if values.dtype.kind not in "uif":
-        raise InputError(f"{path} holds {values.dtype} values: store images as whole or floating numbers")
-    return np.array(values)
+    if unknown := unknown_ids(counts, num_classes):
+        listed = f"{unknown[:5]} and {len(unknown) - 5} others" if len(unknown) > 6 else unknown
+        raise _mask_error(
+            name,
+            f"holds the ids {listed}, but the {num_classes} classes have ids 0 to {num_classes - 1} (and 255 "
+            "means ignore): correct the mask, or add the classes",
+        )
+
+
+def _mask_error(name: str, problem: str, cause: str = "") -> FileInputError:
+    return FileInputError(name, problem, what="the mask", cause=cause)
 
 
 def rows_to_dataset(ids: Sequence[str], images: Sequence[Any], masks: Sequence[Any] | None = None) -> Dataset:

@@ -1,11 +1,14 @@
 """Stored pictures of every kind become uint8 images and class ids."""
 
+import os
+import struct
+
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import EpsImagePlugin, Image
 
 from pos_hf.data import DataArguments
-from pos_hf.data.decoding import RowDecoder, rows_to_dataset
+from pos_hf.data.decoding import RowDecoder, read_picture, rows_to_dataset
 from pos_hf.errors import InputError
 
 
@@ -59,8 +62,9 @@ def test_black_and_white_masks_are_zero_and_one(tmp_path):
 
 
 def test_masks_of_fractions_are_refused(tmp_path):
-    with pytest.raises(InputError, match="float32 values that are no class ids"):
-        RowDecoder().mask(save(tmp_path, np.full((2, 2), 0.5, np.float32), "mask.tif"))
+    for value in (0.5, np.nan, np.inf, 1e30):
+        with pytest.raises(InputError, match="float32 values that are no class ids"):
+            RowDecoder().mask(save(tmp_path, np.full((2, 2), value, np.float32), "mask.tif"))
 
 
 def test_sixteen_bit_masks_are_read_or_refused(tmp_path):
@@ -110,3 +114,85 @@ def test_pictures_can_be_stored_inside_the_dataset():
     rows = rows_to_dataset(["a"], [Image.new("RGB", (3, 1), (1, 2, 3))], [Image.fromarray(ids)])
     assert np.asarray(rows[0]["image"]).tolist() == [[[1, 2, 3]] * 3]
     np.testing.assert_array_equal(np.asarray(rows[0]["mask"]), ids)
+
+
+def test_values_below_zero_can_be_mapped(tmp_path):
+    for dtype in (np.int32, np.float32):
+        mask = save(tmp_path, np.array([[0, 1, -9999]], dtype), "mask.tif")
+        with pytest.raises(InputError, match=r"holds the value -9999.*mask_values"):
+            RowDecoder().mask(mask)
+        decoder = RowDecoder.from_arguments(DataArguments(mask_values={"-9999": 255, "1": 2}))
+        np.testing.assert_array_equal(np.asarray(decoder.mask(mask)), [[0, 2, 255]])
+
+
+def test_gif_masks_hold_class_ids(tmp_path):
+    ids = np.array([[0, 1], [2, 255]], np.uint8)
+    picture = Image.fromarray(ids)
+    picture.putpalette(np.random.default_rng(0).bytes(768))
+    picture.save(tmp_path / "mask.gif", optimize=False)
+    mask = stored(tmp_path / "mask.gif")
+    np.testing.assert_array_equal(np.asarray(RowDecoder().mask(mask)), ids)
+
+
+def test_a_row_is_checked_when_it_is_decoded(tmp_path):
+    save(tmp_path, np.zeros((4, 5, 3), np.uint8), "image.png")
+    save(tmp_path, np.full((4, 5), 2, np.uint8), "mask.png")
+    rows = rows_to_dataset(["a"], [tmp_path / "image.png"], [tmp_path / "mask.png"])
+    rows = rows.with_transform(RowDecoder(num_classes=3))
+    assert np.asarray(rows[0]["mask"]).tolist() == [[2] * 5] * 4
+    save(tmp_path, np.full((4, 5), 3, np.uint8), "mask.png")
+    with pytest.raises(InputError, match=r"mask\.png holds the ids \[3\], but the 3 classes"):
+        rows[0]
+    save(tmp_path, np.full((4, 6), 2, np.uint8), "mask.png")
+    with pytest.raises(InputError, match=r"mask\.png is 6 x 4 pixels, but its image is 5 x 4"):
+        rows[0]
+
+
+def test_a_postscript_file_under_another_name_starts_no_program(tmp_path, monkeypatch):
+    (tmp_path / "bin").mkdir()
+    ghostscript = tmp_path / "bin" / "gs"
+    ghostscript.write_text(f"#!/bin/sh\ntouch {tmp_path}/ran\n")
+    ghostscript.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}/bin:{os.environ['PATH']}")
+    monkeypatch.setattr(EpsImagePlugin, "gs_binary", None)
+    (tmp_path / "image.png").write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n")
+    with pytest.raises(InputError, match=r"image\.png cannot be read as BMP, GIF"):
+        read_picture(stored(tmp_path / "image.png"))
+    assert not (tmp_path / "ran").exists()
+
+
+def test_pipes_and_devices_are_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "image.png")
+    (tmp_path / "zero.png").symlink_to("/dev/zero")
+    os.mkfifo(tmp_path / "array.npy")
+    for name in ("image.png", "zero.png", "array.npy"):
+        with pytest.raises(InputError, match=rf"{name} cannot be read \(it is a pipe or a device\)"):
+            RowDecoder().image(stored(tmp_path / name))
+
+
+def test_a_tiff_of_more_bands_than_pillow_reads_is_refused(tmp_path):
+    bands = [Image.new("L", (5, 4), value) for value in range(13)]
+    bands[0].save(tmp_path / "pages.tif", save_all=True, append_images=bands[1:])
+    with pytest.raises(
+        InputError, match=r"holds 13 bands, of which 1 would be read: save it as a \.npy array"
+    ):
+        RowDecoder().image(stored(tmp_path / "pages.tif"))
+    # planar, as satellites' are: one strip a band
+    count, strips = 13, 8 + 2 + 10 * 12 + 4
+    offsets = strips + 3 * 4 * 13
+    tags = [
+        (256, 3, 1, 5), (257, 3, 1, 4), (258, 3, count, strips), (259, 3, 1, 1), (262, 3, 1, 1),
+        (273, 4, count, strips + 52), (277, 3, 1, count), (278, 3, 1, 4), (279, 4, count, strips + 104),
+        (284, 3, 1, 2),
+    ]  # fmt: skip
+    content = struct.pack("<2sHIH", b"II", 42, 8, len(tags))
+    content += b"".join(struct.pack("<HHII", *tag) for tag in tags) + struct.pack("<I", 0)
+    content += struct.pack("<13H", *[8] * 13).ljust(52, b"\0")
+    content += struct.pack("<13I", *(offsets + 20 * band for band in range(13))) + struct.pack(
+        "<13I", *[20] * 13
+    )
+    (tmp_path / "planar.tif").write_bytes(content + b"".join(band.tobytes() for band in bands))
+    with pytest.raises(
+        InputError, match=r"planar\.tif cannot be read: .*many bands, save it as a \.npy array"
+    ):
+        RowDecoder().image(stored(tmp_path / "planar.tif"))

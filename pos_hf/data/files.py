@@ -1,0 +1,166 @@
+"""Opens what a dataset's folder holds: pictures, arrays and texts. What they mean is in decoding.py."""
+
+import errno
+import io
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image as PILImage
+from PIL import ImageOps, UnidentifiedImageError
+from PIL.TiffImagePlugin import TiffImageFile
+
+from pos_hf.errors import FileInputError, InputError, first_sentence
+
+Stored = dict[str, Any]
+"""A picture in a dataset: {"path": str | None, "bytes": bytes | None}."""
+
+# Pillow recognises files by their content, and some of its other readers start programs (EPS: Ghostscript)
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
+
+SAVE_AS_ARRAY = "save it as a .npy array [height, width, channels]"
+
+ORIENTATION, SAMPLES_PER_PIXEL = 0x0112, 277  # tags of EXIF and TIFF
+
+
+class Header(NamedTuple):
+    """What a picture says of itself; nothing is decoded for it."""
+
+    mode: str
+    """Pillow's."""
+    is_turned: bool
+    """Its EXIF tag asks for another orientation than the stored one."""
+
+
+def read_picture(stored: Stored) -> PILImage.Image:
+    """Decode a stored picture, upright (its EXIF orientation applied).
+
+    Raises:
+        InputError: It is missing, truncated, no picture of `FORMATS`, or has bands that Pillow passes over.
+    """
+    with _opened(stored) as picture:
+        return ImageOps.exif_transpose(picture)
+
+
+def read_header(stored: Stored) -> Header:
+    """Read what `read_picture` would decode.
+
+    Raises:
+        InputError: As `read_picture`.
+    """
+    with _opened(stored) as picture:
+        # the base class's: a PNG's own reads all of the file for a tag behind the pixels
+        return Header(picture.mode, PILImage.Image.getexif(picture).get(ORIENTATION, 1) != 1)
+
+
+@contextmanager
+def _opened(stored: Stored) -> Iterator[PILImage.Image]:
+    path, content = stored["path"], stored["bytes"]
+    name = path or "a stored picture"
+    try:
+        if content is None:
+            _require_regular(path)
+        with PILImage.open(path if content is None else io.BytesIO(content), formats=FORMATS) as picture:
+            _require_all_bands(picture, name)
+            yield picture
+    except InputError:
+        raise
+    # Pillow's readers raise whatever a damaged file leads them to, and its own error for a decompression bomb
+    except Exception as error:
+        pass_on_exhaustion(error)
+        raise FileInputError(name, _why_unreadable(error, name), cause="unreadable") from error
+
+
+def _why_unreadable(error: Exception, name: str) -> str:
+    if not isinstance(error, UnidentifiedImageError):
+        return f"cannot be read ({first_sentence(error)}): replace it"
+    if name.lower().endswith((".tif", ".tiff")):
+        return f"cannot be read: replace it, or, if it holds many bands, {SAVE_AS_ARRAY}"
+    return f"cannot be read as {', '.join(FORMATS[:-1])} or {FORMATS[-1]}: replace it"
+
+
+def _require_regular(path: str | Path) -> None:
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise FileInputError(
+            str(path), "cannot be read (it is a pipe or a device): replace it", cause="unreadable"
+        )
+
+
+def _require_all_bands(picture: PILImage.Image, name: str) -> None:
+    """Pillow reads one page of a TIFF and at most four of its bands, and says nothing of the others."""
+    if not isinstance(picture, TiffImageFile):
+        return
+    size, pages = picture.size, picture.n_frames
+    if pages > 1:
+        picture.seek(1)  # further pages of other sizes are thumbnails
+        pages = pages if picture.size == size else 1
+        picture.seek(0)
+    samples, bands = picture.tag_v2.get(SAMPLES_PER_PIXEL, 1), len(picture.getbands())
+    if pages > 1 or samples > 4 or samples > bands == 1:
+        raise FileInputError(
+            name, f"holds {pages * samples} bands, of which {bands} would be read: {SAVE_AS_ARRAY}"
+        )
+
+
+def pass_on_exhaustion(error: Exception) -> None:
+    """Raise an error that says nothing about the file: the process may open no more of them."""
+    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+        raise error
+
+
+def read_array(path: str) -> np.ndarray:
+    """Load an image stored as an array [H, W, C].
+
+    Raises:
+        InputError: It is missing, truncated or of another shape.
+    """
+    return np.array(_mapped_array(path))
+
+
+def count_channels(stored: Stored) -> int:
+    """Channels of an image: an array's last dimension, 3 for any picture. Nothing is decoded.
+
+    Raises:
+        InputError: As `read_array`.
+    """
+    return _mapped_array(stored["path"]).shape[2] if is_array(stored) else 3
+
+
+def is_array(stored: Stored) -> bool:
+    """Whether an image is stored as a .npy file; a dataset that holds the bytes themselves holds pictures."""
+    return stored["bytes"] is None and str(stored["path"]).endswith(".npy")
+
+
+def _mapped_array(path: str) -> np.ndarray:
+    try:
+        _require_regular(path)
+        # mapped, not loaded: it refuses pickled objects, and a header that promises more than the file holds
+        values = np.lib.format.open_memmap(path, mode="r")
+    except InputError:
+        raise
+    except Exception as error:  # numpy parses the header of a damaged file as Python source
+        pass_on_exhaustion(error)
+        raise FileInputError(
+            path, f"cannot be read ({first_sentence(error)}): replace it", cause="unreadable"
+        ) from error
+    if values.ndim != 3 or 0 in values.shape:
+        raise FileInputError(path, f"has the shape {values.shape}: store images as [height, width, channels]")
+    if values.dtype.kind not in "uif":
+        raise FileInputError(path, f"holds {values.dtype} values: store images as whole or floating numbers")
+    return values
+
+
+def read_text(path: Path) -> str:
+    """Read a text in UTF-8, with or without a byte order mark.
+
+    Raises:
+        InputError: It is a pipe or a device.
+        OSError: It cannot be read.
+        UnicodeDecodeError: It is no text.
+    """
+    _require_regular(path)
+    return path.read_text(encoding="utf-8-sig")
