@@ -33,17 +33,18 @@ def main(argv: list[str]) -> int:
     from pos_hf.data.splits import write_split
 
     if args.config.suffix in (".yaml", ".yml", ".json"):
-        data_args = parse_config(args.config, overrides)[1]
+        _, data_args, training = parse_config(args.config, overrides)
+        needs_unlabeled = "unsupervised" in training.get_method().objectives
     elif overrides:
         raise InputError(f"{overrides[0]} needs a config file to override; {args.config} is none")
     else:
-        data_args = DataArguments(dataset=str(args.config))
+        data_args, needs_unlabeled = DataArguments(dataset=str(args.config)), True
     if args.write_split is not None:
         roles = ("labeled", "unlabeled", "selection", "test")
         keep_existing(
             [args.write_split / f"{role}.txt" for role in roles], "give another folder to --write-split"
         )
-    report = check_data(data_args)
+    report = check_data(data_args, needs_unlabeled)
     print(summary(report))
     if args.write_split is not None and report.data is not None:
         write_split(report.data, args.write_split)
@@ -72,8 +73,7 @@ def summary(report: "DataReport") -> str:
         lines += _histogram(report)
     groups: dict[tuple[str, str], list[Finding]] = {}
     for finding in report.findings:
-        kind = (finding.severity, finding.problem.replace(finding.where, "it"))
-        groups.setdefault(kind, []).append(finding)
+        groups.setdefault((finding.severity, finding.problem), []).append(finding)
     if groups:
         lines.append("")
     for (severity, problem), findings in sorted(groups.items()):

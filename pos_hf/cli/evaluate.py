@@ -86,7 +86,10 @@ def parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("model", help="folder of a trained model, or the id of a Hub repository")
     parser.add_argument("data", help="`shapes`, a folder with images/ and masks/, or the config of a run")
-    parser.add_argument("--role", help="images of a config: test (default), selection or labeled")
+    parser.add_argument(
+        "--role",
+        help="images of a config: test (default; selection where there are none), selection or labeled",
+    )
     parser.add_argument(
         "--out", type=Path, help="folder for metrics.json, the scores of each image and pictures of the worst"
     )
@@ -149,12 +152,13 @@ def load_rows(source: str, role: str | None, id2label: dict[int, str]) -> "tuple
     if source == "shapes":
         data = load_data(DataArguments())
     elif source.endswith(CONFIG_SUFFIXES):
-        data = load_data(parse_config(Path(source), [])[1])
+        _, data_args, training = parse_config(Path(source), [])
+        data = load_data(data_args, "unsupervised" in training.get_method().objectives)
     else:
         data, role = load_folder(Path(source), id2label), "labeled"
     if data.num_classes != len(id2label):
         raise InputError(f"the model has {len(id2label)} classes, but {data.name} has {data.num_classes}.")
-    role = role or "test"
+    role = role or ("selection" if data.test is None else "test")  # as training does
     if role not in data.masked_roles:
         raise InputError(f"{data.name} has no {role} images: --role is {' or '.join(data.masked_roles)}.")
     return data, role
@@ -173,7 +177,7 @@ def load_folder(folder: Path, id2label: dict[int, str]) -> "SegmentationData":
     rows = rows_to_dataset(list(images), list(images.values()), [masks[name] for name in images])
     unlabeled = rows.select([]).remove_columns("mask")
     data = SegmentationData(folder.name, rows, unlabeled, None, None, id2label, [])
-    validate(data)
+    validate(data, for_training=False)
     return data
 
 

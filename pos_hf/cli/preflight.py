@@ -73,9 +73,11 @@ def check_rows(data: SegmentationData, data_args: DataArguments, args: POSConfig
         InputError: there are not.
     """
     needed = args.per_device_train_batch_size * args.world_size
-    if args.dataloader_drop_last and len(data.unlabeled) < needed:
+    role = "unlabeled" if len(data.unlabeled) else "labeled"  # a supervised method may do without
+    found = len(data.unlabeled) or len(data.labeled)
+    if args.dataloader_drop_last and found < needed:
         raise InputError(
-            f"a step takes {needed} unlabeled images, but {data.name} has {len(data.unlabeled)}: lower "
+            f"a step takes {needed} {role} images, but {data.name} has {found}: lower "
             "per_device_train_batch_size, or set dataloader_drop_last to false"
         )
     pairs = len(data.labeled) * data_args.unlabeled_ratio

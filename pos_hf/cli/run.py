@@ -56,7 +56,7 @@ def run_training(model_args: ModelArguments, data_args: DataArguments, args: POS
     is_fresh = checkpoint is None or not lies_in(checkpoint, folder)
     check_before_loading(model_args, data_args, args, is_fresh)
     method = args.get_method()
-    data = load_data(data_args)
+    data = load_data(data_args, needs_unlabeled="unsupervised" in method.objectives)
     check_rows(data, data_args, args)
     settle_device_views(data_args, args.device, data.num_channels)
     trainer = make_trainer(model_args, data_args, args, data, method)

@@ -1,6 +1,7 @@
 """The options of the data: which dataset, which labels, which views. Read by the sources and views.py."""
 
 import json
+import os
 import reprlib
 from dataclasses import dataclass, field
 from typing import Literal
@@ -22,6 +23,22 @@ INTERVALS = {
     "rare_class_retries": "[0, 1000]",
     "image_std": "(0, inf)",
 }
+
+PATHS = (
+    "dataset",
+    "images",
+    "masks",
+    "unlabeled",
+    "labeled_ids",
+    "unlabeled_ids",
+    "selection_images",
+    "selection_masks",
+    "selection_ids",
+    "test_images",
+    "test_masks",
+    "test_ids",
+    "id2label",
+)
 
 
 @dataclass
@@ -56,8 +73,8 @@ class DataArguments:
     labeled_ids: str | None = field(
         default=None,
         metadata={
-            "help": "List of the labeled images: a file name without suffix, or an `image mask` pair of "
-            "paths, a line. Default: every image of `images`."
+            "help": "List of the labeled images: a file name, a path, or an `image mask` pair of paths, a "
+            "line. Default: every image of `images`."
         },
     )
     unlabeled_ids: str | None = field(
@@ -86,10 +103,18 @@ class DataArguments:
         default=None, metadata={"help": "List of the test images. Default: all of `test_images`."}
     )
     image_suffix: str = field(
-        default="", metadata={"help": "End of the images' names that is not part of the id, like `_photo`."}
+        default="",
+        metadata={
+            "help": "End of the images' names that is not part of the id, like `_photo`: in `images`, and in "
+            "the folders of other roles where names end so."
+        },
     )
     mask_suffix: str = field(
-        default="", metadata={"help": "End of the masks' names that is not part of the id, like `_mask`."}
+        default="",
+        metadata={
+            "help": "End of the masks' names that is not part of the id, like `_mask`: in `masks`, and in "
+            "the folders of other roles where names end so."
+        },
     )
 
     # dataset_format: huggingface
@@ -117,7 +142,10 @@ class DataArguments:
     )
     mask_values: dict[str, int] | str | None = field(
         default=None,
-        metadata={"help": 'Class ids of mask values, as JSON: {"255": 1}. Other values stay as they are.'},
+        metadata={
+            "help": 'Class ids of mask values, also negative ones, as JSON: {"255": 1}. Other values stay as '
+            "they are."
+        },
     )
     mask_colors: list[str] | None = field(
         default=None,
@@ -203,6 +231,9 @@ class DataArguments:
 
     def __post_init__(self) -> None:
         check_group(self, INTERVALS)
+        for name in PATHS:
+            if str(getattr(self, name)).startswith("~/"):
+                setattr(self, name, os.path.expanduser(getattr(self, name)))
         for name in ("image_range", "scale_range"):
             bounds = getattr(self, name)
             if bounds is not None and (len(bounds) != 2 or bounds[0] > bounds[1]):
@@ -216,8 +247,11 @@ class DataArguments:
         except (AttributeError, TypeError, ValueError, RecursionError) as error:
             given = reprlib.repr(self.mask_values)
             raise InputError(f"mask_values {given} is no mapping like {{255: 1}}") from error
-        if not all(0 <= old < 1 << 16 and new in range(256) for old, new in pairs.items()):
-            raise InputError("mask_values maps 0 to 65535 to class ids (0 to 254) or 255: correct it")
+        if not all(-(1 << 31) <= old < 1 << 31 and new in range(256) for old, new in pairs.items()):
+            raise InputError(
+                "mask_values maps values of masks (-2147483648 to 2147483647) to class ids (0 to 254) or "
+                "255: correct it"
+            )
         for color in self.mask_colors or ():
             try:
                 ImageColor.getrgb(color)

@@ -15,12 +15,14 @@ from datasets import Dataset as HFDataset
 from torch.utils.data import Dataset, Sampler, default_collate
 
 from pos_hf.data.arguments import DataArguments
-from pos_hf.data.segmentation_data import SegmentationData
+from pos_hf.data.segmentation_data import IGNORE_INDEX, SegmentationData, row_ids
 from pos_hf.data.splits import count_labels
 from pos_hf.data.views import Views
 from pos_hf.errors import InputError
 
 logger = logging.getLogger(__name__)
+
+NOTHING_LABELED = "all masks (labeled) are ignored in all of their pixels: label some"
 
 Key = tuple[int, int, int]
 Item = dict[str, dict[str, torch.Tensor]]
@@ -66,6 +68,7 @@ class PairedDataset(Dataset[Item]):
         self.skip_bad = skip_bad
         self.epoch_over = epoch_over
         self._reported: set[str] = set()
+        self._without_labels: set[int] = set()
 
     @classmethod
     def from_arguments(
@@ -76,13 +79,17 @@ class PairedDataset(Dataset[Item]):
         num_strong_views: int = 2,
         second_draw: bool = False,
     ) -> "PairedDataset":
-        """Pair the training roles as the arguments say and the method needs."""
+        """Pair the training roles as the arguments say and the method needs.
+
+        Without unlabeled images (a supervised method) the labeled ones make the epoch.
+        """
+        unlabeled = data.unlabeled if len(data.unlabeled) else data.labeled.remove_columns("mask")
         counts = None
         if args.class_aware_sampling or args.rare_class_retries:
             counts = count_labels(data.labeled, data.num_classes)
         return cls(
             data.labeled,
-            data.unlabeled,
+            unlabeled,
             Views.from_arguments(args, num_strong_views, () if counts is None else rare_classes(counts)),
             seed,
             args.unlabeled_ratio,
@@ -117,6 +124,7 @@ class PairedDataset(Dataset[Item]):
             views["partner"] = self.views.unlabeled(row["image"], self._generator(2, key))
         if labeled_index != NO_LABEL:
             row = self._read(self.labeled, labeled_index)
+            self._look_for_labels(row, labeled_index)
             views["labeled"] = self.views.labeled(row["image"], row["mask"], self._generator(0, key))
             views["labeled"] |= self._count(row)
         return {
@@ -127,8 +135,10 @@ class PairedDataset(Dataset[Item]):
     def names(self, key: Key) -> dict[str, str]:
         """The ids of the rows that a key pairs, by role."""
         _, labeled_index, unlabeled_index = key
-        names = {"unlabeled": self.unlabeled["id"][unlabeled_index]}
-        return names if labeled_index == NO_LABEL else {"labeled": self.labeled["id"][labeled_index], **names}
+        names = {"unlabeled": row_ids(self.unlabeled)[unlabeled_index]}
+        return (
+            names if labeled_index == NO_LABEL else {"labeled": row_ids(self.labeled)[labeled_index], **names}
+        )
 
     def _read(self, rows: HFDataset, index: int) -> dict[str, Any]:
         """A row and, as `passed`, how many before it could not be read: a function of the index alone."""
@@ -142,6 +152,17 @@ class PairedDataset(Dataset[Item]):
                     self._reported.add(str(error))
                     logger.warning("skipped: %s", error)
         raise InputError("no image of the training set can be read: run pos-hf check-data")
+
+    def _look_for_labels(self, row: dict[str, Any], index: int) -> None:
+        """Masks may change after they were checked: say so of ignored ones, stop when all are."""
+        if sum(row["mask"].histogram()[:IGNORE_INDEX]):
+            self._without_labels.discard(index)
+            return
+        if index not in self._without_labels:
+            logger.warning("the mask of %s is ignored in all of its pixels", row["id"])
+        self._without_labels.add(index)
+        if len(self._without_labels) == len(self.labeled):
+            raise InputError(NOTHING_LABELED)
 
     def _count(self, row: dict[str, Any]) -> dict[str, np.ndarray]:
         return {"bad_samples": np.array(row["passed"], np.int64)} if self.skip_bad else {}
@@ -185,6 +206,8 @@ class PairSampler(Sampler[Key]):
         self.rows_by_class = None
         if shows_class is not None:
             self.rows_by_class = [rows for rows in map(np.flatnonzero, shows_class.T) if rows.size]
+            if not self.rows_by_class:
+                raise InputError(f"{NOTHING_LABELED}: there is no class for class_aware_sampling to draw")
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -221,7 +244,8 @@ class PairSampler(Sampler[Key]):
 def rare_classes(counts: np.ndarray) -> tuple[int, ...]:
     """Classes with fewer pixels than the median class that occurs; `counts` is int [N, C]."""
     pixels = counts.sum(0)
-    return tuple(np.flatnonzero((pixels > 0) & (pixels < np.median(pixels[pixels > 0]))).tolist())
+    shown = pixels[pixels > 0]
+    return tuple(np.flatnonzero((pixels > 0) & (pixels < np.median(shown))).tolist()) if shown.size else ()
 
 
 def collate(items: list[Item]) -> dict[str, dict[str, torch.Tensor]]:

@@ -1,39 +1,36 @@
-"""Looks for everything that is wrong or doubtful in a dataset, and says how to mend it. Changes nothing."""
+"""Looks for everything that is wrong or doubtful in a dataset, and says how to mend it. Changes nothing.
 
-from collections import defaultdict
+What stops a training is in validation.py; this adds what probably spoils one, and lines for the config.
+"""
+
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 import numpy as np
-from datasets import Dataset
 from PIL import Image
-from tqdm import tqdm
 
 from pos_hf.data.arguments import DataArguments
-from pos_hf.data.decoding import DEEP_MODES, RowDecoder, Stored, read_array, read_picture
+from pos_hf.data.decoding import DEEP_MODES, RowDecoder, mask_name
 from pos_hf.data.duplicates import fingerprint, near_duplicates
+from pos_hf.data.files import Stored, is_array, read_array, read_header, read_picture
 from pos_hf.data.folders import orphan_masks
 from pos_hf.data.loading import load_roles
-from pos_hf.data.segmentation_data import SegmentationData
-from pos_hf.data.validation import mask_name, require_known_ids, require_same_size
-from pos_hf.errors import InputError
+from pos_hf.data.segmentation_data import IGNORE_INDEX, SegmentationData
+from pos_hf.data.validation import Decoded, Finding, RoleChecks, Severity, channel_findings, image_name
+from pos_hf.errors import FileInputError, InputError
 
 FEW_PIXELS = 0.05  # a mask with a smaller share of labeled pixels is reported
+MAX_COLORS = 255
 
-
-class Finding(NamedTuple):
-    """One thing found.
-
-    An `error` stops training, a `warning` probably spoils it, a `note` is only worth knowing. `remedy` is a
-    line for the config, where one helps.
-    """
-
-    severity: Literal["error", "warning", "note"]
-    role: str
-    where: str
-    problem: str
-    remedy: str = ""
+MODE_NOTES: dict[str, tuple[Severity, str]] = {
+    "L": ("note", "is grayscale: it is read as three equal channels"),
+    "1": ("note", "is black and white: it is read as three equal channels"),
+    "RGBA": ("note", "has transparency, which is dropped"),
+    "LA": ("note", "has transparency, which is dropped"),
+    "CMYK": ("warning", "is CMYK, made for print: its colours are converted roughly; save it as RGB"),
+}
 
 
 @dataclass
@@ -57,189 +54,179 @@ class DataReport:
         return any(finding.severity == "error" for finding in self.findings)
 
 
-def check_data(args: DataArguments) -> DataReport:
-    """Read every image and mask of a dataset and report what is wrong; never raises for bad data."""
+def check_data(args: DataArguments, needs_unlabeled: bool = True) -> DataReport:
+    """Read every image and mask of a dataset and report what is wrong; never raises for bad data.
+
+    Args:
+        args: The dataset.
+        needs_unlabeled: Training will look at unlabeled images.
+    """
     report = DataReport()
     try:
-        data = report.data = load_roles(args)
+        data = report.data = load_roles(args, needs_unlabeled)
     except InputError as error:
-        report.findings.append(Finding("error", "all", args.dataset, str(error)))
+        report.findings.append(Finding("error", "all", args.dataset, str(error), error=error))
         return report
     if args.dataset != "shapes" and args.dataset_format == "folders":
         report.findings += [
             Finding("warning", "labeled", mask, "is a mask without an image: is its name misspelt?")
             for mask in orphan_masks(args)
         ]
+    remedies = Remedies(data.num_classes)
     fingerprints = {}
     for role, rows in {"unlabeled": data.unlabeled, **data.masked_roles}.items():
         report.num_rows[role] = len(rows)
-        checked = _RoleChecks(role, data.num_classes)
-        fingerprints[role] = checked.read(rows)
-        report.findings += [*checked.findings, *checked.conclusions()]
+        skips = args.on_bad_sample == "skip" and role in ("labeled", "unlabeled")
+        survey = RoleSurvey(role, data.id2label, role == "labeled", skips, remedies)
+        survey.read(rows)
+        fingerprints[role] = survey.fingerprints
+        report.findings += [*survey.findings, *survey.conclusions()]
         if "mask" in rows.column_names:
-            report.label_counts[role] = checked.id_counts[: data.num_classes]
+            report.label_counts[role] = survey.id_counts[: data.num_classes]
+    report.findings += channel_findings(data)
     report.findings += _absent_classes(report)
     report.findings += _leaks(fingerprints)
+    lines = remedies.lines()
+    report.findings = [
+        finding._replace(remedy=lines.get(finding.remedy, finding.remedy)) for finding in report.findings
+    ]
     return report
 
 
-class _RoleChecks:
-    """Goes through the rows of one role and remembers what only shows over all of them."""
+class Remedies:
+    """Collects over all roles what one line of the config mends for all of them.
 
-    def __init__(self, role: str, num_classes: int) -> None:
-        self.role = role
+    A finding's remedy is the line's key until all roles are read.
+    """
+
+    def __init__(self, num_classes: int) -> None:
         self.num_classes = num_classes
-        self.findings: list[Finding] = []
-        self.modes: dict[str, list[str]] = defaultdict(list)
-        self.id_counts = np.zeros(256, np.int64)
-        self.unknown_ids: list[Finding] = []
-        # by number of channels: pixels, and each channel's sum and sum of squares
+        self.colors: Counter[tuple[int, ...]] = Counter()
+        self.ranges: list[tuple[float, float]] = []
         self.moments: dict[int, np.ndarray] = {}
+        """By number of channels: pixels, and each channel's sum and sum of squares, float [3, channels]."""
 
-    def read(self, rows: Dataset) -> dict[str, np.ndarray]:
-        """Check every row.
-
-        Returns:
-            The fingerprints of the readable images, by their names.
-        """
-        decoder = rows.format["format_kwargs"]["transform"]
-        fingerprints = {}
-        for row in tqdm(
-            rows.with_format(None), desc=f"reading {self.role}", unit="image", delay=1, leave=False
-        ):
-            name = row["image"]["path"] or row["id"]
-            image = self._image(row["image"], decoder, name)
-            if image is not None:
-                fingerprints[name] = fingerprint(image)
-                self._measure(np.asarray(image))
-            if "mask" in row:
-                self._mask(row, decoder, image)
-        return fingerprints
-
-    def _add(self, severity: Literal["error", "warning", "note"], where: str, problem: str) -> None:
-        self.findings.append(Finding(severity, self.role, where, problem))
-
-    def _image(self, stored: Stored, decoder: RowDecoder, name: str) -> Any:
-        try:
-            if not name.endswith(".npy"):
-                self._image_mode(stored, name)
-            return decoder.image(stored)
-        except InputError as error:
-            remedy = _range_line(stored, name) if "image_range" in str(error) else ""
-            self.findings.append(Finding("error", self.role, name, str(error), remedy))
-            return None
-
-    def _image_mode(self, stored: Stored, name: str) -> None:
-        picture = read_picture(stored)
-        self.modes[picture.mode].append(name)
-        source = stored["path"] if stored["bytes"] is None else None
-        if source is not None and _is_turned(source):
-            self._add(
-                "warning", name, "is turned by its EXIF tag: its mask must be drawn for the turned image"
+    def lines(self) -> dict[str, str]:
+        """The lines by key; empty where no line helps."""
+        lines = {"mask_colors": self._color_line(), "image_range": "", "image_mean": ""}
+        if self.ranges:
+            low, high = min(low for low, _ in self.ranges), max(high for _, high in self.ranges)
+            high = high if high > low else low + 1
+            lines["image_range"] = (
+                f"image_range: [{low:.6g}, {high:.6g}]  # 99 % of the values of these images; look at more"
             )
+        if len(self.moments) == 1:
+            ((count, total, squares),) = self.moments.values()
+            mean = total / count
+            std = np.sqrt(np.maximum(squares / count - mean**2, 1e-6))
+            lines["image_mean"] = f"image_mean: {mean.round(4).tolist()}\nimage_std: {std.round(4).tolist()}"
+        return lines
 
-    def _measure(self, image: np.ndarray) -> None:
+    def _color_line(self) -> str:
+        if not self.colors or len(self.colors) > self.num_classes:
+            return ""  # a colour too many would be a class without a name
+        listed = ", ".join('"#{:02x}{:02x}{:02x}"'.format(*color) for color, _ in self.colors.most_common())
+        return f"mask_colors: [{listed}]  # bring into the order of your class ids"
+
+    def add_colors(self, stored: Stored) -> None:
+        """Count the colours of a painted mask."""
+        pixels = np.asarray(read_picture(stored).convert("RGB")).reshape(-1, 3)
+        colors, counts = np.unique(pixels, axis=0, return_counts=True)
+        if len(self.colors) <= MAX_COLORS:  # beyond, no line will be printed anyway
+            self.colors.update(dict(zip(map(tuple, colors.tolist()), counts.tolist(), strict=True)))
+
+    def add_range(self, stored: Stored) -> None:
+        """Widen the range to that of an image of many grey levels."""
+        values = read_array(stored["path"]) if is_array(stored) else np.asarray(read_picture(stored))
+        finite = values[np.isfinite(values)]
+        if finite.size:
+            low, high = np.percentile(finite, [0.5, 99.5])
+            self.ranges.append((float(low), float(high)))
+
+    def add_moments(self, image: np.ndarray) -> None:
+        """Add an image's pixels to the statistics."""
         values = image[::4, ::4].reshape(-1, image.shape[-1]) / 255
         moments = np.stack([np.full(values.shape[1], len(values)), values.sum(0), (values**2).sum(0)])
         self.moments[values.shape[1]] = self.moments.get(values.shape[1], 0) + moments
 
-    def _mask(self, row: dict[str, Any], decoder: RowDecoder, image: Any) -> None:
-        name = mask_name(row)
-        try:
-            mask = decoder.mask(row["mask"])
-        except InputError as error:
-            remedy = _palette_line(row["mask"]) if "painted in colours" in str(error) else ""
-            self.findings.append(Finding("error", self.role, name, str(error), remedy))
-            return
+
+class RoleSurvey(RoleChecks):
+    """The checks of a role, what is doubtful in it, and what helps. Arguments as `RoleChecks`."""
+
+    def __init__(
+        self,
+        role: str,
+        id2label: dict[int, str],
+        must_teach: bool,
+        skip_unreadable: bool,
+        remedies: Remedies,
+    ) -> None:
+        super().__init__(role, id2label, must_teach, skip_unreadable)
+        self.remedies = remedies
+        self.fingerprints: dict[str, np.ndarray] = {}
+        """Of the readable images, by name."""
+        self._modes: dict[str, list[str]] = defaultdict(list)
+        self._channels: set[int] = set()
+
+    def read_image(self, row: dict[str, Any], decoder: RowDecoder) -> Decoded | None:
+        """Decode a row's image, compare it and measure it."""
+        name, image = image_name(row), super().read_image(row, decoder)
+        if image is not None:
+            self.fingerprints[name] = fingerprint(image)
+            self._channels.add(np.atleast_3d(np.asarray(image)).shape[-1])
+            if self.role in ("labeled", "unlabeled"):
+                self.remedies.add_moments(np.asarray(image))
+            if not is_array(row["image"]):
+                self._look_at_header(row["image"], name)
+        return image
+
+    def _look_at_header(self, stored: Stored, name: str) -> None:
+        header = read_header(stored)
+        self._modes[header.mode].append(name)
+        if header.is_turned:
+            self._add(
+                "warning", name, "is turned by its EXIF tag: its mask must be drawn for the turned image"
+            )
+
+    def read_mask(self, row: dict[str, Any], decoder: RowDecoder) -> Image.Image | None:
+        """Decode a row's mask and look whether it is one."""
+        name, mask = mask_name(row), super().read_mask(row, decoder)
+        if mask is None:
+            return None
         if name.lower().endswith((".jpg", ".jpeg")):
             self._add("warning", name, "is a JPEG, which blurs class ids: save masks as PNG")
-        if read_picture(row["mask"]).mode in DEEP_MODES:
+        if read_header(row["mask"]).mode in DEEP_MODES:
             self._add("note", name, "has 16 bits; 8 are enough for class ids")
-        counts = np.bincount(np.asarray(mask).ravel(), minlength=256)
-        self.id_counts += counts
-        if counts[:255].sum() < FEW_PIXELS * counts.sum():
-            self._add("warning", name, f"is ignored in {counts[255] / counts.sum():.0%} of its pixels")
-        try:
-            require_known_ids(counts, self.num_classes, name)
-        except InputError as error:
-            self.unknown_ids.append(Finding("error", self.role, name, str(error)))
-        try:
-            if image is not None:
-                require_same_size(image, mask, name)
-        except InputError as error:
-            self._add("error", name, str(error))
+        counts = np.array(mask.histogram())
+        if counts[:IGNORE_INDEX].sum() < FEW_PIXELS * counts.sum():
+            share = counts[IGNORE_INDEX] / counts.sum()
+            self._add("warning", name, f"is ignored in {share:.0%} of its pixels")
+        return mask
+
+    def remedy(self, error: InputError, stored: Stored) -> str:
+        """The key of the line that mends an error, for which the file is measured."""
+        if isinstance(error, FileInputError) and error.cause == "painted":
+            self.remedies.add_colors(stored)
+            return "mask_colors"
+        if "image_range" in str(error):
+            self.remedies.add_range(stored)
+            return "image_range"
+        return ""
+
+    def _add(self, severity: Severity, where: str, problem: str) -> None:
+        self.findings.append(Finding(severity, self.role, where, problem))
 
     def conclusions(self) -> Iterator[Finding]:
-        """What only all rows together show: ids meant otherwise, mixed kinds of images."""
-        present = set(np.flatnonzero(self.id_counts).tolist())
-        if present == {0, 255}:
-            yield Finding(
-                "error",
-                self.role,
-                "all masks",
-                "hold only 0 and 255, and 255 means ignored: nothing but class 0 is labeled",
-                'mask_values: {"255": 1}',
-            )
-        if 0 not in present and self.num_classes in present and max(present - {255}) == self.num_classes:
-            yield Finding(
-                "error",
-                self.role,
-                "all masks",
-                f"count classes from 1 to {self.num_classes} instead of from 0",
-                "reduce_labels: true",
-            )
-        else:
-            yield from self.unknown_ids
-        for channels, (count, total, squares) in self.moments.items():
-            mean = total / count
-            std = np.sqrt(squares / count - mean**2)
-            if channels != 3:
-                yield Finding(
-                    "note",
-                    self.role,
-                    "all images",
-                    f"have {channels} channels, which ImageNet's statistics do not fit",
-                    f"image_mean: {mean.round(4).tolist()}\nimage_std: {std.round(4).tolist()}",
-                )
-        if len(self.moments) > 1:
-            yield Finding(
-                "error", self.role, "all images", f"have {sorted(self.moments)} channels, not one number"
-            )
-        for mode, names in self.modes.items():
-            if mode in _MODE_NOTES:
-                severity, text = _MODE_NOTES[mode]
+        """What only all rows together show, kinds of images among it."""
+        yield from super().conclusions()
+        for channels in self._channels - {3}:
+            problem = f"have {channels} channels, which ImageNet's statistics do not fit"
+            yield Finding("note", self.role, "all images", problem, "image_mean")
+        for mode, names in self._modes.items():
+            if mode in MODE_NOTES:
+                severity, text = MODE_NOTES[mode]
                 more = f" (and {len(names) - 1} more)" if len(names) > 1 else ""
                 yield Finding(severity, self.role, f"{names[0]}{more}", text)
-
-
-_MODE_NOTES: dict[str, tuple[Literal["warning", "note"], str]] = {
-    "L": ("note", "is grayscale: it is read as three equal channels"),
-    "1": ("note", "is black and white: it is read as three equal channels"),
-    "RGBA": ("note", "has transparency, which is dropped"),
-    "LA": ("note", "has transparency, which is dropped"),
-    "CMYK": ("warning", "is CMYK, made for print: its colours are converted roughly; save it as RGB"),
-}
-
-
-def _is_turned(path: str) -> bool:
-    with Image.open(path) as picture:
-        return picture.getexif().get(0x0112, 1) != 1  # the orientation tag; 1 is upright
-
-
-def _range_line(stored: Stored, name: str) -> str:
-    values = read_array(name) if name.endswith(".npy") else np.asarray(read_picture(stored))
-    low, high = np.percentile(values, [0.5, 99.5])
-    return f"image_range: [{low:.4g}, {high:.4g}]  # 99 % of this image's values; look at more of them"
-
-
-def _palette_line(stored: Stored) -> str:
-    colors, counts = np.unique(
-        np.asarray(read_picture(stored).convert("RGB")).reshape(-1, 3), axis=0, return_counts=True
-    )
-    if len(colors) > 255:
-        return ""
-    listed = ", ".join('"#{:02x}{:02x}{:02x}"'.format(*color) for color in colors[np.argsort(-counts)])
-    return f"mask_colors: [{listed}]  # bring into the order of your class ids"
 
 
 def _absent_classes(report: DataReport) -> Iterator[Finding]:
@@ -247,7 +234,7 @@ def _absent_classes(report: DataReport) -> Iterator[Finding]:
     for role, counts in report.label_counts.items():
         absent = [name for id, name in report.data.id2label.items() if counts[id] == 0]
         if absent:
-            severity: Literal["warning", "note"] = "warning" if role == "labeled" else "note"
+            severity: Severity = "warning" if role == "labeled" else "note"
             yield Finding(severity, role, "all masks", f"no pixel is labeled {', '.join(absent)}")
 
 

@@ -5,6 +5,7 @@ import dataclasses
 from pos_hf.data.arguments import DataArguments
 from pos_hf.data.benchmarks import BENCHMARKS
 from pos_hf.data.decoding import RowDecoder
+from pos_hf.data.files import pass_on_exhaustion
 from pos_hf.data.folders import load_folders
 from pos_hf.data.hub import load_huggingface
 from pos_hf.data.segmentation_data import SegmentationData
@@ -14,28 +15,33 @@ from pos_hf.data.validation import validate
 from pos_hf.errors import InputError, first_sentence
 
 
-def load_data(args: DataArguments) -> SegmentationData:
+def load_data(args: DataArguments, needs_unlabeled: bool = True) -> SegmentationData:
     """Load a dataset, assign its roles and validate it.
+
+    Args:
+        args: The dataset.
+        needs_unlabeled: Without unlabeled images it is refused.
 
     Raises:
         InputError: The data cannot be trained on as it is.
     """
-    data = load_roles(args)
-    validate(data)
+    data = load_roles(args, needs_unlabeled)
+    validate(data, skip_unreadable=args.on_bad_sample == "skip")
     return data
 
 
-def load_roles(args: DataArguments) -> SegmentationData:
+def load_roles(args: DataArguments, needs_unlabeled: bool = True) -> SegmentationData:
     """Load a dataset and assign its roles; whether its files can be used is not looked at."""
     try:
-        return _load_roles(args)
+        return assign_roles(_load(args), args, needs_unlabeled)
     except OSError as error:  # permissions, names too long for the file system, links to nowhere
+        pass_on_exhaustion(error)
         raise InputError(f"the dataset {args.dataset} cannot be read: {first_sentence(error)}") from error
 
 
-def _load_roles(args: DataArguments) -> SegmentationData:
+def _load(args: DataArguments) -> SegmentationData:
     if args.dataset == "shapes":
-        return assign_roles(load_shapes(args), args)
+        return load_shapes(args)
     if args.dataset_format in BENCHMARKS:
         args = BENCHMARKS[args.dataset_format](args)
         data = load_folders(args)
@@ -46,10 +52,11 @@ def _load_roles(args: DataArguments) -> SegmentationData:
     else:
         known = ", ".join(["folders", "huggingface", *BENCHMARKS])
         raise InputError(f"dataset_format {args.dataset_format!r} is unknown: use one of {known}")
-    return assign_roles(_with_decoder(data, RowDecoder.from_arguments(args)), args)
+    return _with_decoder(data, args)
 
 
-def _with_decoder(data: SegmentationData, decoder: RowDecoder) -> SegmentationData:
+def _with_decoder(data: SegmentationData, args: DataArguments) -> SegmentationData:
+    decoder = dataclasses.replace(RowDecoder.from_arguments(args), num_classes=data.num_classes)
     return dataclasses.replace(
         data,
         labeled=data.labeled.with_transform(decoder),

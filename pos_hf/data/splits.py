@@ -1,5 +1,7 @@
 """Which rows play which role: labels drawn by seed, a selection set carved from them. No source."""
 
+from collections import Counter
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,18 +10,26 @@ from datasets import Dataset, concatenate_datasets
 from tqdm import tqdm
 
 from pos_hf.data.arguments import DataArguments
-from pos_hf.data.segmentation_data import SegmentationData
+from pos_hf.data.segmentation_data import SegmentationData, row_ids
 from pos_hf.errors import InputError
 
 
-def assign_roles(data: SegmentationData, args: DataArguments) -> SegmentationData:
+def assign_roles(
+    data: SegmentationData, args: DataArguments, needs_unlabeled: bool = True
+) -> SegmentationData:
     """Apply `num_labeled`, `selection_share`, `num_unlabeled` and `num_test` to what a source found.
 
     Labels given up by `num_labeled` become unlabeled rows; the selection set is taken from the labels left.
 
+    Args:
+        data: What the source found.
+        args: The dataset.
+        needs_unlabeled: The unlabeled role may not be empty.
+
     Raises:
-        InputError: Fewer rows than asked for, or a training role is empty.
+        InputError: Fewer rows than asked for, a role without rows, or two rows with one id in a role.
     """
+    _require_own_ids(data)
     if args.num_labeled is not None and args.num_labeled != len(data.labeled):
         data = _keep_labels(data, args)
     if data.selection is None:
@@ -28,30 +38,46 @@ def assign_roles(data: SegmentationData, args: DataArguments) -> SegmentationDat
     if data.test is not None:
         # not drawn by split_seed: runs with different splits are compared on one test set
         data = replace(data, test=_draw(data.test, args.num_test, "test", seed=0))
-    for role, rows in (("labeled", data.labeled), ("unlabeled", data.unlabeled)):
-        if len(rows) == 0:
+    for role, rows in {**data.masked_roles, "unlabeled": data.unlabeled}.items():
+        if len(rows) == 0 and (role != "unlabeled" or needs_unlabeled):
+            advice = {
+                "labeled": "",
+                "unlabeled": ", or set num_labeled to turn labeled images into unlabeled ones",
+            }.get(role, ", or remove the folder or split")
             raise InputError(
-                f"there is no {role} image in {args.dataset}: add some, correct the lists of ids, or set "
-                "num_labeled to turn labeled images into unlabeled ones"
+                f"there is no {role} image in {args.dataset}: add some, correct the lists of ids and the "
+                f"suffixes{advice}"
             )
     return data
+
+
+def _require_own_ids(data: SegmentationData) -> None:
+    for role, rows in {**data.masked_roles, "unlabeled": data.unlabeled}.items():
+        counts = Counter(row_ids(rows))
+        if len(counts) < len(rows):
+            id, count = counts.most_common(1)[0]
+            raise InputError(
+                f"{count} {role} images of {data.name} have the id {id!r}: list each image once, or give "
+                "rows ids of their own"
+            )
 
 
 def write_split(data: SegmentationData, folder: Path) -> None:
     """Write the ids of every role as ROLE.txt, one a line: `labeled_ids` and its likes read them back."""
     folder.mkdir(parents=True, exist_ok=True)
     for role, rows in (data.masked_roles | {"unlabeled": data.unlabeled}).items():
-        (folder / f"{role}.txt").write_text("\n".join([*rows["id"], ""]))
+        (folder / f"{role}.txt").write_text("\n".join([*row_ids(rows), ""]))
 
 
 def count_labels(rows: Dataset, num_classes: int) -> np.ndarray:
     """Count each class's pixels in each mask; int64 [len(rows), num_classes], ignored pixels left out."""
+    counts = np.zeros((len(rows), num_classes), np.int64)
     masks = rows.select_columns("mask")
-    counts = [
-        np.bincount(np.asarray(row["mask"]).ravel(), minlength=256)[:num_classes]
-        for row in tqdm(masks, desc="counting labels", unit="mask", delay=2, leave=False)
-    ]
-    return np.array(counts, np.int64).reshape(-1, num_classes)
+    for index in tqdm(range(len(rows)), desc="counting labels", unit="mask", delay=2, leave=False):
+        # what cannot be decoded shows no class here; whether training may start is decided elsewhere
+        with suppress(InputError):
+            counts[index] = np.bincount(np.asarray(masks[index]["mask"]).ravel(), minlength=256)[:num_classes]
+    return counts
 
 
 def balanced_order(counts: np.ndarray, seed: int) -> list[int]:

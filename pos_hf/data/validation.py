@@ -1,66 +1,240 @@
-"""What must hold before training: masks can be read, fit their images and hold known ids. Repairs nothing."""
+"""What must hold before training, the same for `pos-hf check-data` and for every run. Repairs nothing."""
+
+import json
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
+from datasets import Dataset
+from PIL import Image
 from tqdm import tqdm
 
-from pos_hf.data.decoding import Stored
+from pos_hf.data.decoding import RowDecoder, mask_name, require_known_ids, require_same_size, unknown_ids
+from pos_hf.data.files import Stored, count_channels
 from pos_hf.data.segmentation_data import IGNORE_INDEX, SegmentationData
-from pos_hf.data.views import Picture
-from pos_hf.errors import InputError
+from pos_hf.errors import FileInputError, InputError
+
+MANY_IDS = 16  # more values without a class are one finding, not one for each mask
+
+Severity = Literal["error", "warning", "note"]
+Decoded = Image.Image | np.ndarray
 
 
-def validate(data: SegmentationData) -> None:
+class Finding(NamedTuple):
+    """One thing found.
+
+    An `error` stops training, a `warning` probably spoils it, a `note` is only worth knowing. `where` and
+    `problem` make a sentence. `remedy` is a line for the config, where one helps.
+    """
+
+    severity: Severity
+    role: str
+    where: str
+    problem: str
+    remedy: str = ""
+    error: InputError | None = None
+    """What a decoder said, if it is from one."""
+
+    def sentence(self) -> str:
+        """The finding alone: what and where, and what to do."""
+        if self.error is not None:
+            return str(self.error)
+        where = f"{self.where} ({self.role})" if self.where.startswith("all ") else self.where
+        remedy = f": set `{'` and `'.join(self.remedy.splitlines())}`" if self.remedy else ""
+        return f"{where} {self.problem}{remedy}"
+
+
+def validate(data: SegmentationData, skip_unreadable: bool = False, for_training: bool = True) -> None:
     """Read every mask and its image once; a progress bar appears when that takes long.
 
+    Args:
+        data: Of any source.
+        skip_unreadable: Labeled files that cannot be read are passed over, as training will do.
+        for_training: The labels must teach something, more than one class; scores may be taken of one.
+
     Raises:
-        InputError: names the first file that cannot be read, has another size than its image, or unknown ids.
+        InputError: Says the first thing that stops training; `check_data` would list all.
     """
     for role, rows in data.masked_roles.items():
-        stored = rows.with_format(None)
-        for index in tqdm(range(len(rows)), desc=f"checking {role} masks", unit="mask", delay=2, leave=False):
-            row = rows[index]
-            name = mask_name(stored[index])
-            require_same_size(row["image"], row["mask"], name)
-            require_known_ids(
-                np.bincount(np.asarray(row["mask"]).ravel(), minlength=256), data.num_classes, name
-            )
+        is_trained_on = for_training and role == "labeled"
+        checks = RoleChecks(role, data.id2label, is_trained_on, skip_unreadable and is_trained_on)
+        checks.read(rows)
+        _stop_at_errors([*checks.findings, *checks.conclusions()])
+    _stop_at_errors(channel_findings(data))
 
 
-def mask_name(stored_row: dict[str, Stored]) -> str:
-    """The mask's path, or its row's id where masks are stored inside the dataset."""
-    return stored_row["mask"]["path"] or str(stored_row["id"])
+def _stop_at_errors(findings: Iterable[Finding]) -> None:
+    errors = [finding for finding in findings if finding.severity == "error"]
+    if errors:
+        more = f" ({len(errors) - 1} more errors: `pos-hf check-data` lists them)"
+        raise InputError(errors[0].sentence() + (more if len(errors) > 1 else ""))
 
 
-def require_same_size(image: Picture, mask: Picture, name: str) -> None:
-    """Compare an image with its mask.
+def channel_findings(data: SegmentationData) -> Iterator[Finding]:
+    """Images with another number of channels than the first labeled one, the first of each role."""
+    first = None
+    for role, rows in {**data.masked_roles, "unlabeled": data.unlabeled}.items():
+        for stored in _images_to_count(rows):
+            try:
+                channels = count_channels(stored)
+            except InputError:
+                continue  # found where images are read
+            name = stored["path"] or "a stored picture"
+            first = first or (channels, name)
+            if channels != first[0]:
+                problem = (
+                    f"has {channels} channels, but {first[1]} has {first[0]}: give all images one number"
+                )
+                yield Finding("error", role, name, problem)
+                break
 
-    Raises:
-        InputError: Their sizes differ.
-    """
-    (image_height, image_width), (height, width) = (
-        np.asarray(picture).shape[:2] for picture in (image, mask)
-    )
-    if (image_height, image_width) != (height, width):
-        raise InputError(
-            f"the mask {name} is {width} x {height} pixels, but its image is {image_width} x {image_height}: "
-            "give both the same size"
-        )
+
+def _images_to_count(rows: Dataset) -> list[Stored]:
+    images = rows.with_format(None).select_columns("image")
+    if len(images) == 0:
+        return []
+    # a dataset that holds the bytes themselves holds pictures: one tells for all
+    return images["image"][: 1 if images[0]["image"]["bytes"] is not None else None]
 
 
-def require_known_ids(counts: np.ndarray, num_classes: int, name: str) -> None:
-    """Look for ids without a class.
+class RoleChecks:
+    """Goes through the rows of one role and remembers what only shows over all of them.
 
     Args:
-        counts: Pixels of each id in a mask, int [256].
-        num_classes: Classes have ids 0 to num_classes - 1.
-        name: The mask's, for the message.
-
-    Raises:
-        InputError: There is one that is not 255.
+        role: Its name.
+        id2label: The classes.
+        must_teach: The masks must show more than one class.
+        skip_unreadable: A file that cannot be read is a warning.
     """
-    unknown = [id for id in np.flatnonzero(counts).tolist() if num_classes <= id != IGNORE_INDEX]
-    if unknown:
-        raise InputError(
-            f"the mask {name} holds the ids {unknown}, but the {num_classes} classes have ids 0 to "
-            f"{num_classes - 1} (and 255 means ignore): correct the mask, or add the classes"
+
+    def __init__(
+        self, role: str, id2label: dict[int, str], must_teach: bool = False, skip_unreadable: bool = False
+    ) -> None:
+        self.role = role
+        self.must_teach = must_teach
+        self.id2label = id2label
+        self.skip_unreadable = skip_unreadable
+        self.findings: list[Finding] = []
+        self.id_counts = np.zeros(256, np.int64)
+        self.num_readable = 0
+        self._unknown: dict[str, np.ndarray] = {}  # pixels by id of the masks that have ids without a class
+        self._as_stored = True  # no option changes the values of masks
+
+    def read(self, rows: Dataset) -> None:
+        """Check every row."""
+        decoder = rows.format["format_kwargs"]["transform"]
+        self._as_stored = not (decoder.mask_values or decoder.mask_colors or decoder.reduce_labels)
+        stored = rows.with_format(None)
+        for row in tqdm(stored, desc=f"checking {self.role}", unit="image", delay=2, leave=False):
+            image = self.read_image(row, decoder)
+            mask = self.read_mask(row, decoder) if "mask" in row else None
+            if image is not None and mask is not None:
+                name = mask_name(row)
+                self.attempt(name, row["mask"], partial(require_same_size, image, mask, name))
+            self.num_readable += image is not None and (mask is not None or "mask" not in row)
+
+    def read_image(self, row: dict[str, Any], decoder: RowDecoder) -> Decoded | None:
+        """Decode a row's image; None, and a finding, where that fails."""
+        return self.attempt(image_name(row), row["image"], partial(decoder.image, row["image"]))
+
+    def read_mask(self, row: dict[str, Any], decoder: RowDecoder) -> Image.Image | None:
+        """Decode a row's mask and count its ids; None, and a finding, where that fails."""
+        mask = self.attempt(mask_name(row), row["mask"], partial(decoder.mask, row["mask"]))
+        if mask is not None:
+            counts = np.array(mask.histogram())
+            self.id_counts += counts
+            if unknown_ids(counts, len(self.id2label)):
+                self._unknown[mask_name(row)] = counts
+        return mask
+
+    def attempt(self, name: str, stored: Stored, read: Callable[[], Any]) -> Any:
+        """What `read` returns; None, and a finding, where it fails."""
+        try:
+            return read()
+        except InputError as error:
+            self._add_error(name, error, self.remedy(error, stored))
+            return None
+
+    def remedy(self, error: InputError, stored: Stored) -> str:
+        """A line of the config that mends what a decoder refuses: none here."""
+        return ""
+
+    def _add_error(self, name: str, error: InputError, remedy: str = "") -> None:
+        if not isinstance(error, FileInputError):
+            error = FileInputError(name, str(error).removeprefix(name).strip())
+        if self.skip_unreadable and error.cause == "unreadable":
+            problem = f"{error.problem} (training skips it)"
+            self.findings.append(Finding("warning", self.role, name, problem))
+        else:
+            self.findings.append(Finding("error", self.role, name, error.problem, remedy, error))
+
+    def conclusions(self) -> Iterator[Finding]:
+        """What only all rows together show: masks that teach nothing, ids meant otherwise."""
+        num_classes, present = len(self.id2label), set(np.flatnonzero(self.id_counts).tolist())
+        if self.skip_unreadable and self.num_readable == 0:
+            yield Finding("error", self.role, "all images", "cannot be read: replace them")
+        if present == {IGNORE_INDEX}:
+            yield Finding("error", self.role, "all masks", "are ignored in all of their pixels: label some")
+        elif num_classes == 1 and self.must_teach:
+            yield self._one_class_named(present)
+        elif present == {0, IGNORE_INDEX} and self._as_stored:
+            yield Finding(
+                "error" if self.must_teach else "warning",
+                self.role,
+                "all masks",
+                "hold only 0 and 255 (ignored), so that nothing but class 0 is labeled",
+                'mask_values: {"255": 1}',
+            )
+        elif self.must_teach and len(present - {IGNORE_INDEX}) == 1:
+            (shown,) = present - {IGNORE_INDEX}
+            name = self.id2label.get(shown, shown)
+            problem = f"show a single class ({name}), which teaches nothing: label pixels of another one too"
+            yield Finding("error", self.role, "all masks", problem)
+        if 0 not in present and num_classes in present and max(present - {IGNORE_INDEX}) == num_classes:
+            problem = f"count classes from 1 to {num_classes} instead of from 0"
+            yield Finding("error", self.role, "all masks", problem, "reduce_labels: true")
+        else:
+            yield from self._ids_without_class()
+
+    def _one_class_named(self, present: set[int]) -> Finding:
+        (name,) = self.id2label.values()
+        names = ["background", "object" if name == "background" else name]
+        remedy = f"class_names: {json.dumps(names)}"
+        if present == {0, IGNORE_INDEX} and self._as_stored:
+            remedy += '\nmask_values: {"255": 1}'
+        return Finding(
+            "error",
+            self.role,
+            "all masks",
+            f"can show one class alone ({name}), which teaches nothing: name what surrounds it as well",
+            remedy,
         )
+
+    def _ids_without_class(self) -> Iterator[Finding]:
+        num_classes = len(self.id2label)
+        if num_classes == 1 and self.must_teach:
+            return  # the one finding about the classes says it
+        unknown = unknown_ids(self.id_counts, num_classes)
+        if len(unknown) > MANY_IDS:
+            name, *others = self._unknown
+            also = f", and {len(others)} other masks such values" if others else ""
+            yield Finding(
+                "error",
+                self.role,
+                name,
+                f"holds {len(unknown_ids(self._unknown[name], num_classes))} values without a class{also}: "
+                "either edges are smoothed (draw and resize masks without it, and save them as PNG), or "
+                "class names are missing",
+            )
+            return
+        for name, counts in self._unknown.items():
+            try:
+                require_known_ids(counts, num_classes, name)
+            except FileInputError as error:
+                yield Finding("error", self.role, name, error.problem, error=error)
+
+
+def image_name(stored_row: dict[str, Any]) -> str:
+    """The image's path, or its row's id where images are stored inside the dataset."""
+    return stored_row["image"]["path"] or str(stored_row["id"])

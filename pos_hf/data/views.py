@@ -64,13 +64,13 @@ def draw_geometry(
     """Draw the weak view of an image of `size` (width, height): long side, crop, flip."""
     width, height = size
     long_side = max(size)
-    low, high = (int(long_side * scale) for scale in scale_range)
+    low, high = (max(int(long_side * scale), 1) for scale in scale_range)
     target = int(rng.integers(low, high + 1))
-    # the long side is exact, the short one rounded half up
+    # the long side is exact, the short one rounded half up; of both a pixel is left
     if height > width:
-        width, height = int(width * target / height + 0.5), target
+        width, height = max(int(width * target / height + 0.5), 1), target
     else:
-        width, height = target, int(height * target / width + 0.5)
+        width, height = target, max(int(height * target / width + 0.5), 1)
     left = int(rng.integers(max(width - crop_size, 0) + 1))
     top = int(rng.integers(max(height - crop_size, 0) + 1))
     return Geometry(width, height, left, top, bool(rng.random() < 0.5))

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Subset
 from tqdm.auto import tqdm
 from transformers import BaseImageProcessor, PreTrainedModel
 
+from pos_hf.data.segmentation_data import row_ids
 from pos_hf.evaluation.inference import Inference, class_probabilities, label_names
 from pos_hf.evaluation.pseudo_labels import PseudoLabeler
 from pos_hf.evaluation.results import Evaluation
@@ -76,7 +77,7 @@ def evaluate_images(
         The evaluation of the whole data set.
     """
     evaluation = Evaluation(
-        list(dataset["id"]),
+        row_ids(dataset),
         label_names(model),
         model.device,
         detailed=detailed,

@@ -32,7 +32,13 @@ def load_for_inference(
     Raises:
         InputError: There is no such model, or it brings code that is not trusted.
     """
-    if Path(name_or_path).is_dir() and not (Path(name_or_path) / subfolder / "config.json").exists():
+    folder = Path(name_or_path)
+    if subfolder and (folder / "config.json").exists() and not (folder / subfolder / "config.json").exists():
+        raise InputError(
+            f"'{name_or_path}' holds a model but none in its folder '{subfolder}' (a supervised run has one "
+            "model alone, no student beside a teacher): leave out --subfolder."
+        )
+    if folder.is_dir() and not (folder / subfolder / "config.json").exists():
         raise InputError(
             f"'{name_or_path}' holds no config.json: give the output folder of a finished training run."
         )

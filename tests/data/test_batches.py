@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 import torch
 from accelerate.data_loader import BatchSamplerShard
+from PIL import Image
 from torch.utils.data import BatchSampler, DataLoader
 
 from pos_hf.data import DataArguments, PairedDataset, PairSampler, Views, collate, load_data
 from pos_hf.data.batches import NO_LABEL, rare_classes
+from pos_hf.errors import InputError
 
 
 @pytest.fixture
@@ -181,3 +183,21 @@ def test_options_reach_the_dataset(folder):
     assert pairs.views.rare_class_retries == 2 and len(pairs.views.rare_classes) == 1
     item = pairs[next(iter(pairs.sampler(0)))]
     assert item["unlabeled"]["photometry"].shape == (2, 10)
+
+
+def test_masks_that_lose_their_labels_while_training_are_noticed(folder, data, caplog):
+    pairs = PairedDataset(data.labeled, data.unlabeled, Views(32), seed=0)
+    for index, path in enumerate(sorted(folder.glob("masks/*"))):
+        mask = Image.open(path)
+        mask.point(lambda id: 255).save(path)
+        if index < 5:
+            pairs[0, index, 0]
+            assert caplog.messages[-1] == f"the mask of pet_{index} is ignored in all of its pixels"
+    with pytest.raises(InputError, match="are ignored in all of their pixels"):
+        pairs[0, 5, 0]
+
+
+def test_class_aware_sampling_needs_a_class():
+    assert rare_classes(np.zeros((4, 3), np.int64)) == ()
+    with pytest.raises(InputError, match="no class for class_aware_sampling"):
+        PairSampler(4, 8, seed=0, shows_class=np.zeros((4, 3), bool))

@@ -9,8 +9,9 @@ import pytest
 import yaml
 from PIL import Image, ImageEnhance
 
-from pos_hf.data import DataArguments
+from pos_hf.data import DataArguments, load_data
 from pos_hf.data.checks import check_data
+from pos_hf.errors import InputError
 from tests.data.conftest import CLASSES, mask_ids, picture
 
 
@@ -141,7 +142,49 @@ def nearly_leaked_test_image(folder):
     darker.save(folder / "unlabeled" / "resized.jpg", quality=60)
 
 
+def single_class(folder):
+    every_mask(folder, lambda ids: np.where(ids == 255, 255, 1).astype(np.uint8))
+
+
+def one_class_named(folder):
+    (folder / "id2label.json").write_text('{"0": "pet"}')
+    every_mask(folder, lambda ids: np.where(ids == 0, 0, 255).astype(np.uint8))
+
+
+def nothing_labeled(folder):
+    for path in folder.glob("masks/*"):
+        save_mask(folder, np.full_like(mask_ids(1), 255), path.name)
+
+
+def nothing_to_score(folder):
+    for path in folder.glob("test/masks/*"):
+        save_mask(folder / "test", np.full_like(mask_ids(1), 255), path.name)
+
+
+def soft_masks(folder):
+    (folder / "id2label.json").write_text('{"0": "background", "1": "pet"}')
+    for path in folder.glob("masks/*"):
+        picture(1).convert("L").save(path)
+
+
+def four_channels(folder):
+    (folder / "unlabeled" / "street_1.jpg").unlink()
+    np.save(folder / "unlabeled" / "street_1.npy", np.zeros((40, 48, 4), np.uint8))
+
+
 DEFECTS = [
+    (single_class, "error", "all masks", r"show a single class \(cat\)", ""),
+    (one_class_named, "error", "all masks", r"one class alone \(pet\)", 'class_names: ["background", "pet"]'),
+    (nothing_labeled, "error", "all masks", "are ignored in all of their pixels", ""),
+    (nothing_to_score, "error", "all masks", "are ignored in all of their pixels", ""),
+    (
+        soft_masks,
+        "error",
+        "pet_0.png",
+        r"values without a class, and 5 other masks such values: .*smoothed",
+        "",
+    ),
+    (four_channels, "error", "street_1.npy", r"has 4 channels, but .*pet_0.png has 3", ""),
     (missing_folder, "error", "pets", r"the folder .*masks does not exist", ""),
     (image_without_mask, "error", "pets", r"pet_1.png has no mask", ""),
     (mask_without_image, "warning", "pet_99.png", "is a mask without an image", ""),
@@ -170,6 +213,20 @@ DEFECTS = [
 ]
 
 
+def flat_image(folder):
+    for name, value in (("pet_1", 700), ("pet_2", 9000)):
+        Image.fromarray(np.full((40, 48), value, np.uint16)).save(folder / "images" / f"{name}.png")
+
+
+def many_colors(folder):
+    """Each mask shows one colour more than the last."""
+    colors = np.array([[0, 0, 0], [255, 0, 0], [0, 0, 128]], np.uint8)
+    paths = sorted((*folder.glob("masks/*"), *folder.glob("test/masks/*")))
+    for index, path in enumerate(paths):
+        ids = np.asarray(Image.open(path)) % 3
+        Image.fromarray(colors[np.minimum(ids, index)]).save(path)
+
+
 @pytest.mark.parametrize(
     ("plant", "severity", "where", "problem", "remedy"),
     DEFECTS,
@@ -187,7 +244,25 @@ def test_a_planted_defect_is_found(folder, plant, severity, where, problem, reme
     assert matching[0].remedy.startswith(remedy) and bool(matching[0].remedy) == bool(remedy)
 
 
-@pytest.mark.parametrize("plant", [binary_masks, color_masks, ids_from_one, deep_image])
+@pytest.mark.parametrize(
+    ("plant", "severity"), [defect[:2] for defect in DEFECTS], ids=[defect[0].__name__ for defect in DEFECTS]
+)
+def test_a_training_starts_unless_there_is_an_error(folder, plant, severity):
+    plant(folder)
+    args = DataArguments(dataset=str(folder), selection_share=0)
+    if severity != "error" or plant in (unreadable_image, truncated_image):  # met when they are drawn
+        load_data(args)
+        return
+    with pytest.raises(InputError) as raised:
+        load_data(args)
+    errors = [finding.sentence() for finding in check(folder).findings if finding.severity == "error"]
+    assert str(raised.value).partition(" (")[0] in {error.partition(" (")[0] for error in errors}
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "plant", [binary_masks, color_masks, ids_from_one, deep_image, one_class_named, flat_image, many_colors]
+)
 def test_the_suggested_line_mends_the_defect(folder, plant):
     plant(folder)
     remedies = {finding.remedy for finding in check(folder).findings if finding.remedy}
@@ -195,6 +270,21 @@ def test_the_suggested_line_mends_the_defect(folder, plant):
     for remedy in remedies:
         options |= yaml.safe_load(remedy)
     assert not check(folder, **options).has_errors
+
+
+def test_every_broken_and_painted_mask_is_listed(folder):
+    color_masks(folder)
+    cut(folder / "masks" / "pet_0.png", 60)
+    cut(folder / "test" / "masks" / "pet_2.png", 60)
+    report = check(folder, balanced_split=True, num_labeled=5)
+    errors = [finding.where for finding in report.findings if finding.severity == "error"]
+    masks = [*folder.glob("masks/*"), *folder.glob("test/masks/*")]
+    kept = set(report.data.labeled.with_format(None)["id"])
+    assert sorted(errors) == sorted(
+        str(path) for path in masks if path.stem in kept or path.parent.parent.name == "test"
+    )
+    remedies = {finding.remedy for finding in report.findings if "painted" in finding.problem}
+    assert len(remedies) == 1 and remedies.pop().count("#") == 4  # three colours and the comment
 
 
 def test_statistics_of_many_channels_are_suggested(folder):

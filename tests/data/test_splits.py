@@ -1,9 +1,13 @@
 """Roles: seeded, balanced, disjoint, named by a hash and written to lists."""
 
+from collections import Counter
+
 import numpy as np
 import pytest
 
-from pos_hf.data import DataArguments, load_data
+from pos_hf.data import DataArguments, PairedDataset, files, load_data
+from pos_hf.data.checks import check_data
+from pos_hf.data.loading import load_roles
 from pos_hf.data.splits import balanced_order, count_labels, write_split
 
 
@@ -89,3 +93,38 @@ def test_balanced_split_is_an_option(folder):
 def test_a_tenth_of_the_labels_is_carved_for_selection(labels, carved):
     data = load("shapes", num_labeled=labels, num_unlabeled=1, num_test=1)
     assert (len(data.selection) if data.selection else 0) == carved and len(data.labeled) == labels - carved
+
+
+@pytest.fixture
+def decoded(monkeypatch):
+    """The names of the pictures that are decoded, counted."""
+    names = Counter()
+
+    def read_picture(stored):
+        names[stored["path"]] += 1
+        return files.read_picture(stored)
+
+    monkeypatch.setattr("pos_hf.data.decoding.read_picture", read_picture)
+    return names
+
+
+def test_ids_are_read_without_decoding(folder, tmp_path, decoded):
+    args = DataArguments(dataset=str(folder), selection_share=0.5, num_labeled=4, crop_size=16)
+    data = load_roles(args)
+    data.split_hash()
+    write_split(data, tmp_path / "split")
+    pairs = PairedDataset.from_arguments(data, args, seed=0)
+    keys = list(pairs.sampler(0))
+    pairs.names(keys[0])
+    assert data.num_channels == 3 and not decoded
+    for key in keys:
+        pairs[key]
+    assert sum(decoded.values()) == 3 * len(keys)  # an image, a labeled one, a mask
+
+
+def test_the_checks_decode_each_picture_once(folder, decoded):
+    load_data(DataArguments(dataset=str(folder), selection_share=0))
+    assert set(decoded.values()) == {1} and len(decoded) == 2 * 6 + 2 * 3
+    decoded.clear()
+    check_data(DataArguments(dataset=str(folder), selection_share=0))
+    assert set(decoded.values()) == {1} and len(decoded) == 2 * 6 + 2 * 3 + 4

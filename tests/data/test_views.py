@@ -256,3 +256,13 @@ def test_rare_class_retries_find_a_small_object_more_often():
     once = hits(Views(32, scale_range=(1.0, 1.0)))
     retried = hits(Views(32, scale_range=(1.0, 1.0), rare_classes=(2,), rare_class_retries=5))
     assert abs(retried - (1 - (1 - once) ** 6)) < 0.1 and retried > 2 * once
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 900), (3, 2), (700, 1)])
+def test_of_every_image_a_pixel_is_left(size):
+    image, mask = Image.new("RGB", size, (9, 9, 9)), Image.new("L", size, 1)
+    views = Views(8, num_strong_views=1, scale_range=(0.01, 1))
+    for seed in range(20):
+        labeled = views.labeled(image, mask, np.random.default_rng(seed))
+        assert (labeled["labels"] == 1).any() and labeled["pixel_values"].shape == (3, 8, 8)
+        assert not views.unlabeled(image, np.random.default_rng(seed))["padding_mask"].all()

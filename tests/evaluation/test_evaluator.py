@@ -12,6 +12,7 @@ import torch
 from accelerate import Accelerator, debug_launcher
 from datasets import concatenate_datasets
 
+from pos_hf.data.decoding import STORED_IMAGE, RowDecoder
 from pos_hf.evaluation import Inference, evaluate_images, evaluate_model, keep_confident, predict_images
 
 DETAILS = {"detailed": True, "pseudo_labeler": partial(keep_confident, threshold=0.5)}
@@ -33,6 +34,18 @@ def test_batching_by_shape_changes_no_count(model, dataset, processor) -> None:
     for batch_size in (1, 3, 8):
         evaluation = evaluate_images(model, dataset, processor, batch_size=batch_size)
         assert np.array_equal(evaluation.confusion.counts.numpy(), expected)
+
+
+def test_every_picture_is_decoded_once(model, dataset, processor) -> None:
+    decoded = []
+
+    def count(batch):
+        decoded.extend(batch["id"])
+        return decoder(batch)
+
+    decoder, rows = RowDecoder(), dataset.cast_column("image", STORED_IMAGE).cast_column("mask", STORED_IMAGE)
+    evaluation = evaluate_images(model, rows.with_transform(count), processor)
+    assert sorted(decoded) == sorted(evaluation.ids) and len(decoded) == 11
 
 
 def test_a_signal_to_the_whole_job_leaves_the_workers_to_the_evaluation(model, dataset, processor) -> None:
