@@ -7,6 +7,7 @@ from pathlib import Path
 from huggingface_hub import hf_hub_download
 
 from pos_hf.data.arguments import DataArguments
+from pos_hf.data.files import read_text
 from pos_hf.data.segmentation_data import IGNORE_INDEX
 from pos_hf.errors import InputError, first_sentence
 
@@ -30,7 +31,7 @@ def read_id2label(args: DataArguments) -> dict[int, str]:
             f"the class names {path} do not exist: write a JSON file like {EXAMPLE}, or list `class_names`"
         )
     try:
-        names = {int(id): str(label) for id, label in json.loads(path.read_text()).items()}
+        names = {int(id): str(label) for id, label in json.loads(read_text(path)).items()}
     except (ValueError, AttributeError, RecursionError) as error:
         raise InputError(
             f"{path} does not hold a JSON object like {EXAMPLE}: {first_sentence(error)}"

@@ -1,11 +1,13 @@
 """The folder source: what is found where, and one clear sentence for what is missing."""
 
+import os
 import shutil
 
+import numpy as np
 import pytest
 from PIL import Image
 
-from pos_hf.data import DataArguments, load_data
+from pos_hf.data import DataArguments, PairedDataset, load_data
 from pos_hf.errors import InputError
 from tests.data.conftest import mask_ids, picture, write_pair
 
@@ -159,3 +161,115 @@ def test_a_given_selection_set_is_used(folder):
     write_pair(folder / "selection", "chosen", seed=50)
     data = load(folder, selection_share=0.5)
     assert data.selection["id"] == ["chosen"] and len(data.labeled) == 6
+
+
+def test_hidden_files_are_no_images(folder):
+    for name in ("._pet_1.png", ".ipynb_checkpoints/pet_1.png", "__MACOSX/._pet_1.png"):
+        for part in ("images", "masks", "test/images"):
+            (folder / part / name).parent.mkdir(exist_ok=True)
+            (folder / part / name).write_text("no picture")
+    data = load(folder)
+    assert len(data.labeled) == 6 and len(data.test) == 3
+
+
+def test_a_byte_order_mark_is_no_text(folder):
+    (folder / "list.txt").write_text("pet_4\r\npet_1\r\n", encoding="utf-8-sig")
+    (folder / "id2label.json").write_text('{"0": "a", "1": "b", "2": "c"}', encoding="utf-8-sig")
+    data = load(folder, labeled_ids="list.txt")
+    assert data.labeled["id"] == ["pet_4", "pet_1"] and data.id2label[0] == "a"
+
+
+def test_the_home_folder_can_be_named(folder, monkeypatch):
+    monkeypatch.setenv("HOME", str(folder.parent))
+    (folder / "list.txt").write_text("pet_4\npet_1\n")
+    args = DataArguments(dataset="~/pets", labeled_ids="~/pets/list.txt", selection_share=0)
+    assert args.dataset == str(folder) and len(load_data(args).labeled) == 2
+
+
+def test_masks_may_be_gifs(folder):
+    for path in [*folder.glob("masks/*"), *folder.glob("test/masks/*")]:
+        mask = Image.open(path)
+        mask.putpalette(np.random.default_rng(0).bytes(768))
+        mask.save(path.with_suffix(".gif"), optimize=False)
+        path.unlink()
+    assert (np.asarray(load(folder).labeled[3]["mask"]) == mask_ids(3)).all()
+
+
+def test_a_suffix_belongs_to_the_folders_whose_names_end_so(folder):
+    for part, end in (("images", "_photo"), ("masks", "_ids")):
+        for path in list((folder / part).iterdir()):
+            path.rename(path.with_stem(path.stem + end))
+    data = load(folder, image_suffix="_photo", mask_suffix="_ids")
+    assert data.labeled["id"] == [f"pet_{index}" for index in range(6)]
+    assert data.test["id"] == ["pet_0", "pet_1", "pet_2"] and len(data.unlabeled) == 4
+
+
+def test_lists_name_images_in_any_way(folder):
+    (folder / "images" / "old town").mkdir()
+    (folder / "masks" / "old town").mkdir()
+    for part in ("images", "masks"):
+        (folder / part / "pet_2.png").rename(folder / part / "old town" / "pet 2.png")
+    lines = [
+        "pet_0",
+        "pet_1.png",
+        "images/old town/pet 2.png masks/old town/pet 2.png",
+        "images/pet_3.png",
+        str(folder / "images" / "pet_4.png"),
+    ]
+    (folder / "list.txt").write_text("\n".join(lines))
+    (folder / "rest.txt").write_text(
+        "images/pet_5.png\nunlabeled/street_0.jpg\nunlabeled/street_1.jpg None\n"
+    )
+    data = load(folder, labeled_ids="list.txt", unlabeled_ids="rest.txt")
+    assert data.labeled["id"] == ["pet_0", "pet_1", "old town/pet 2", "pet_3", "pet_4"]
+    assert data.unlabeled["id"] == ["pet_5", "unlabeled/street_0", "unlabeled/street_1"]
+    assert data.labeled.with_format(None)[2]["mask"]["path"].endswith("masks/old town/pet 2.png")
+
+
+def test_a_list_may_not_name_an_image_twice(folder):
+    (folder / "list.txt").write_text("pet_4\npet_1\nimages/pet_4.png\n")
+    with pytest.raises(InputError, match=r"2 labeled images of pets have the id 'pet_4'"):
+        load(folder, labeled_ids="list.txt")
+
+
+@pytest.mark.parametrize("part", ["test/images", "selection/images"])
+def test_an_empty_role_is_an_error(folder, part):
+    for path in [*folder.glob(f"{part}/*")]:
+        path.unlink()
+    (folder / part).mkdir(parents=True, exist_ok=True)
+    (folder / part).with_name("masks").mkdir(exist_ok=True)
+    with pytest.raises(InputError, match=rf"there is no {part[:-7]} image in .*or remove the folder"):
+        load(folder)
+
+
+def test_links_that_fan_out_are_refused(folder):
+    for level in range(30):
+        (folder / "unlabeled" / f"{level}").mkdir()
+    for level in range(29):
+        for name in ("left", "right"):
+            (folder / "unlabeled" / f"{level}" / name).symlink_to(folder / "unlabeled" / f"{level + 1}")
+    with pytest.raises(InputError, match=r"the link .* leads back to .*, which is listed already"):
+        load(folder)
+
+
+def test_a_name_that_is_not_utf8_is_refused(folder):
+    shutil.copy(folder / "unlabeled" / "street_0.jpg", os.fsencode(folder / "unlabeled") + b"/caf\xe9.jpg")
+    with pytest.raises(InputError, match=r"the name of .*caf\\xe9\.jpg is not UTF-8") as raised:
+        load(folder)
+    str(raised.value).encode()
+
+
+def test_a_list_that_is_a_pipe_is_not_waited_for(folder):
+    os.mkfifo(folder / "list.txt")
+    with pytest.raises(InputError, match=r"list\.txt cannot be read \(it is a pipe or a device\)"):
+        load(folder, labeled_ids="list.txt")
+
+
+def test_a_supervised_method_needs_no_unlabeled_images(folder):
+    shutil.rmtree(folder / "unlabeled")
+    args = DataArguments(dataset=str(folder), selection_share=0, crop_size=16)
+    data = load_data(args, needs_unlabeled=False)
+    pairs = PairedDataset.from_arguments(data, args, seed=0, num_strong_views=0)
+    assert len(data.unlabeled) == 0 and len(pairs) == 6
+    item = pairs[next(iter(pairs.sampler(0)))]
+    assert item["unlabeled"]["pixel_values"].shape == item["labeled"]["pixel_values"].shape == (3, 16, 16)
