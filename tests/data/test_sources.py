@@ -1,6 +1,9 @@
 """Every source gives the same kind of rows, through one code path."""
 
 import json
+import threading
+from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,6 +11,7 @@ from datasets import Dataset, DatasetDict, Features, Image, Value
 from PIL import Image as PILImage
 
 from pos_hf.data import DataArguments, PairedDataset, collate, load_data
+from pos_hf.data.coco import _decompressed, draw_coco_masks
 from pos_hf.errors import InputError
 from tests.data.conftest import CLASSES, mask_ids, picture
 
@@ -106,6 +110,55 @@ def test_unknown_splits_and_columns_are_refused(splits, tmp_path, options, sente
         load_data(DataArguments(dataset=str(tmp_path / "saved"), **HUGGINGFACE | options))
 
 
+def test_a_saved_dataset_of_one_split_is_the_labeled_one(splits, tmp_path):
+    splits["train"].save_to_disk(tmp_path / "saved")
+    data = load_data(DataArguments(dataset=str(tmp_path / "saved"), **HUGGINGFACE, num_labeled=4))
+    assert len(data.labeled) == 4 and len(data.unlabeled) == 2
+
+
+def test_a_split_is_not_the_beginning_of_anothers_name(splits, tmp_path, monkeypatch):
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    folder = Path(write_parquet(splits, tmp_path / "parquet"))
+    splits["train"].to_parquet(folder / "train_extra-00000-of-00001.parquet")
+    (folder / "test-00000-of-00001.parquet").rename(folder / "test-00000-of-00001-0123456789abcdef.parquet")
+    data = load_data(DataArguments(dataset=str(folder), **HUGGINGFACE, selection_share=0))
+    assert (len(data.labeled), len(data.test)) == (6, 3)
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "sentence"),
+    [
+        ("annotation", None, r"1 of 6 rows of the split 'train' of .* have no mask"),
+        ("photo", None, r"1 of 6 rows of the split 'train' of .* have no image"),
+        ("name", None, r"1 of 6 rows of the split 'train' of .* have no id"),
+        ("name", "row 0", r"2 labeled images of saved have the id 'row 0'"),
+        (
+            "photo",
+            {"bytes": None, "path": "/etc/passwd"},
+            r"row 2 .* names the file /etc/passwd, which is not",
+        ),
+        ("annotation", {"bytes": None, "path": None}, r"row 2 .* does not hold its mask: store"),
+    ],
+)
+def test_rows_hold_what_they_should(splits, tmp_path, column, value, sentence):
+    rows = splits["train"].with_format(None).cast_column("photo", Image(decode=False))
+    values = rows.cast_column("annotation", Image(decode=False)).to_dict()
+    values[column][2] = value
+    # plain structs: an Image column would read the file while it is written
+    struct = {"bytes": Value("binary"), "path": Value("string")}
+    features = Features({"photo": struct, "name": Value("string"), "annotation": struct})
+    Dataset.from_dict(values, features=features).save_to_disk(tmp_path / "saved")
+    with pytest.raises(InputError, match=sentence):
+        load_data(DataArguments(dataset=str(tmp_path / "saved"), **HUGGINGFACE, num_labeled=4))
+
+
+def test_ids_may_be_numbers(splits, tmp_path):
+    rows = splits["train"].remove_columns("name").add_column("name", list(range(6)))
+    rows.save_to_disk(tmp_path / "saved")
+    data = load_data(DataArguments(dataset=str(tmp_path / "saved"), **HUGGINGFACE, num_labeled=4))
+    assert set(data.labeled["id"]) | set(data.unlabeled["id"]) == set("012345")
+
+
 def test_pascal_is_read_as_unpacked(tmp_path):
     for index in range(4):
         save(picture(index), tmp_path / "JPEGImages" / f"2007_{index}.jpg")
@@ -145,10 +198,9 @@ def test_ade20k_counts_from_one(tmp_path):
     for split, count in (("training", 3), ("validation", 1)):
         for index in range(count):
             save(picture(index), tmp_path / "images" / split / f"ADE_{index}.jpg")
-            save(
-                np.full((40, 48), [0, 1, 150][index], np.uint8),
-                tmp_path / "annotations" / split / f"ADE_{index}.png",
-            )
+            ids = np.full((40, 48), [0, 1, 150][index], np.uint8)
+            ids[-1] = 2
+            save(ids, tmp_path / "annotations" / split / f"ADE_{index}.png")
     args = DataArguments(dataset=str(tmp_path), dataset_format="ade20k", num_labeled=2)
     data = load_data(args)
     ids = {row["id"]: np.asarray(row["mask"])[0, 0] for row in data.labeled}
@@ -189,3 +241,96 @@ def test_coco_masks_are_drawn_from_the_annotations(tmp_path):
 def test_a_missing_annotation_file_is_one_sentence(tmp_path):
     with pytest.raises(InputError, match=r"instances_train2017.json do not exist"):
         load_data(DataArguments(dataset=str(tmp_path), dataset_format="coco"))
+
+
+def write_coco(folder, annotations, file_name="cam0/1.jpg"):
+    """Annotations of one image of 6 x 5 pixels for both splits."""
+    for split in ("train2017", "val2017"):
+        content = {
+            "images": [{"id": 1, "file_name": file_name, "width": 6, "height": 5}],
+            "annotations": [{"image_id": 1, "category_id": 3} | annotation for annotation in annotations],
+            "categories": [{"id": 3, "name": "car"}, {"id": 90, "name": "toothbrush"}],
+        }
+        path = folder / "annotations" / f"instances_{split}.json"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps(content), encoding="utf-8-sig")
+    return folder / "annotations" / "instances_train2017.json", folder / "masks" / "train2017"
+
+
+def compressed(runs):
+    """COCO's run lengths in digits of 5 bits: from the fourth on, differences to the run two before."""
+    text = ""
+    for index, run in enumerate(runs):
+        number, more = run - (runs[index - 2] if index > 2 else 0), True
+        while more:
+            digit, number = number & 31, number >> 5
+            more = number != (-1 if digit & 16 else 0)
+            text += chr(48 + digit + 32 * more)
+    return text
+
+
+def test_coco_objects_of_every_form_are_drawn(tmp_path):
+    inside = np.zeros((5, 6), np.uint8)
+    inside[1:4, 2:5] = 1
+    edges = np.flatnonzero(np.diff(inside.T.ravel(), prepend=0, append=0))
+    runs = [first - before for before, first in pairwise([0, *edges.tolist(), 30])]
+    annotations = [
+        {"segmentation": {"size": [5, 6], "counts": compressed(runs)}},  # no area: the larger one
+        {"category_id": 90, "area": 1, "segmentation": [[], [0, 0], [3, 2, 3, 2, 3, 2]]},
+        {"category_id": 90, "area": 2, "segmentation": []},
+    ]
+    annotations_file, folder = write_coco(tmp_path, annotations)
+    draw_coco_masks(annotations_file, folder)
+    inside[2, 3] = 2
+    np.testing.assert_array_equal(np.asarray(PILImage.open(folder / "cam0" / "1.png")), inside)
+
+
+def test_long_runs_are_decompressed():
+    runs = [0, 5, 70000, 31, 32, 2, 1000, 999999]
+    assert _decompressed(compressed(runs)) == runs
+    assert _decompressed("52203") == [5, 2, 2, 2, 5]  # differences 0 and 3 to the run two before
+
+
+@pytest.mark.parametrize(
+    ("annotation", "sentence"),
+    [
+        ({"segmentation": {"size": [5, 6], "counts": [7]}}, r"an object of cam0/1.jpg cannot be drawn"),
+        ({"segmentation": {"size": [6, 5], "counts": [30]}}, r"made for 5 x 6 pixels, not 6 x 5"),
+        ({"segmentation": [[1, 2, 3, 4, 5, 6, 7]]}, r"an object of cam0/1.jpg cannot be drawn"),
+        ({"segmentation": [], "category_id": 7}, r"an object of cam0/1.jpg cannot be drawn \(7\)"),
+    ],
+)
+def test_objects_that_cannot_be_drawn_are_one_sentence(tmp_path, annotation, sentence):
+    with pytest.raises(InputError, match=sentence):
+        draw_coco_masks(*write_coco(tmp_path, [annotation]))
+    assert not (tmp_path / "masks" / "train2017").exists()
+
+
+def test_coco_names_stay_in_their_folder(tmp_path):
+    with pytest.raises(InputError, match=r"names the image '\.\./\.\./x\.jpg', which lies outside"):
+        draw_coco_masks(*write_coco(tmp_path, [], "../../x.jpg"))
+    annotations, folder = write_coco(tmp_path, [])
+    annotations.write_text('{"images": []}')
+    with pytest.raises(InputError, match=r"instances_train2017.json holds no annotations of COCO's form"):
+        draw_coco_masks(annotations, folder)
+
+
+def test_of_several_processes_one_draws_the_masks(tmp_path):
+    annotations, folder = write_coco(tmp_path, [{"area": 1, "segmentation": [[0, 0, 5, 0, 5, 4]]}])
+    (tmp_path / "masks" / "train2017.unfinished").mkdir(parents=True)
+    (tmp_path / "masks" / "train2017.unfinished" / "left_by_a_killed_run.png").touch()
+    failures = []
+
+    def draw():
+        try:
+            draw_coco_masks(annotations, folder)
+        except BaseException as error:
+            failures.append(error)
+
+    ranks = [threading.Thread(target=draw) for _ in range(8)]
+    for rank in ranks:
+        rank.start()
+    for rank in ranks:
+        rank.join()
+    assert not failures
+    assert [str(path.relative_to(folder)) for path in folder.rglob("*.png")] == ["cam0/1.png"]
