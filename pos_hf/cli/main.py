@@ -1,5 +1,7 @@
 """The `pos-hf` command: finds the command's file and turns bad input into one sentence and exit code 2."""
 
+import errno
+import os
 import sys
 from importlib import import_module
 
@@ -18,6 +20,10 @@ COMMANDS = {
     "push": "show what of a run would go to the Hub, and upload it",
     "check-data": "look for defects in a dataset",
 }
+OUT_OF_FILES = (
+    "this process may open no more files: raise its limit with `ulimit -n 4096`, or use fewer workers "
+    "(--dataloader_num_workers, --num_workers)"
+)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -53,9 +59,22 @@ def run_command(name: str, argv: list[str]) -> int:
     Returns:
         The exit code.
     """
-    command = import_module(f"pos_hf.cli.{name.replace('-', '_')}")
     try:
-        return command.main(argv)
-    except (InputError, TrainingStopped) as error:
+        return import_module(f"pos_hf.cli.{name.replace('-', '_')}").main(argv)
+    except Exception as error:
+        if is_out_of_files(error):
+            error = TrainingStopped(OUT_OF_FILES)
+        if not isinstance(error, (InputError, TrainingStopped)):
+            raise
         print(f"pos-hf {name}: {error}", file=sys.stderr)
         return 2 if isinstance(error, InputError) else 1
+
+
+def is_out_of_files(error: BaseException | None) -> bool:
+    """Whether an error, or the one that it comes from, says that the process may open no more files."""
+    while error is not None:
+        # libraries that cannot be loaded and workers' errors have the words alone
+        if getattr(error, "errno", None) == errno.EMFILE or os.strerror(errno.EMFILE) in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False

@@ -1,6 +1,7 @@
 """The table of bad input: how a user's folder is spoilt, which command is run, and what must be named."""
 
 import json
+import os
 import pickle
 import struct
 import zlib
@@ -10,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from datasets import Dataset, Features, Value
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
@@ -47,6 +49,40 @@ def write(name: str, content: str | bytes) -> Callable[[Path], None]:
 
 def both(*spoils: Callable[[Path], None]) -> Callable[[Path], None]:
     return lambda folder: [spoil(folder) for spoil in spoils]
+
+
+def every_mask(change: Callable[[np.ndarray], np.ndarray]) -> Callable[[Path], None]:
+    """Redraw the labeled masks."""
+    return lambda folder: [
+        Image.fromarray(change(np.asarray(Image.open(path))).astype(np.uint8)).save(path)
+        for path in (folder / "data" / "masks").iterdir()
+    ]
+
+
+def fan_out(folder: Path) -> None:
+    """Twelve folders of two links each to the next: four thousand paths to the last."""
+    for level in range(12):
+        (folder / "data" / "unlabeled" / f"{level}").mkdir()
+    for level in range(11):
+        for name in ("left", "right"):
+            target = folder / "data" / "unlabeled" / f"{level + 1}"
+            (folder / "data" / "unlabeled" / f"{level}" / name).symlink_to(target)
+
+
+def saved_rows(**changed: Any) -> Callable[[Path], None]:
+    """Make the folder a saved dataset of two rows, of which the first one's values are changed."""
+
+    def spoil(folder: Path) -> None:
+        stored = {"bytes": (folder / "data" / "images" / "0.png").read_bytes(), "path": "0.png"}
+        ids = {"bytes": (folder / "data" / "masks" / "0.png").read_bytes(), "path": "0.png"}
+        row = {"id": "a", "image": stored, "mask": ids}
+        struct = {"bytes": Value("binary"), "path": Value("string")}
+        features = Features({"id": Value("string"), "image": struct, "mask": struct})
+        rows = Dataset.from_list([row | changed, row | {"id": "b"}], features=features)
+        rows.save_to_disk(folder / "saved")
+
+    options = {"dataset_format": "huggingface", "id_column": "id", "class_names": ["background", "cat"]}
+    return both(spoil, lambda folder: keys(dataset=str(folder / "saved"), **options)(folder))
 
 
 def mask_of(ids: np.ndarray) -> Callable[[Path], None]:
@@ -187,7 +223,7 @@ CONFIGS = [
     single("class names that are text", "a list", class_names="cat"),
     Case("class named twice", ("twice",), keys(class_names=["cat", "cat"])),
     single("colour that is none", "#zz0000", mask_colors=["#zz0000", "#000000"]),
-    single("mask value beyond 16 bits", "65535", mask_values={"70000": 1}),
+    single("mask value beyond 32 bits", "2147483647", mask_values={"4294967296": 1}),
     single("everything for selection", "[0, 1)", selection_share=1.0),
     single("spread of nothing", "(0, inf)", image_std=[0.0, 1.0, 1.0]),
     single("unknown answer to bad samples", "'skip'", on_bad_sample="skipp"),
@@ -226,6 +262,51 @@ DATA = [
     Case("id beyond the classes", ("masks/1.png", "[7]"), mask_of(np.full((20, 24), 7, np.uint8))),
     Case("painted mask", ("masks/1.png", "mask_colors"), mask_of(np.zeros((20, 24, 3), np.uint8))),
     Case("mask of 16 bits", ("masks/1.png", "4000"), mask_of(np.full((20, 24), 4000, np.uint16))),
+    Case("masks of 0 and 255", ("0 and 255", 'mask_values: {"255": 1}'), every_mask(lambda ids: ids * 255)),
+    Case("masks of one class", ("labeled", "single class (cat)"), every_mask(np.ones_like)),
+    Case("one class named", ("(cat)", 'class_names: ["background", "cat"]'),
+         write("data/id2label.json", '{"0": "cat"}')),
+    Case("nothing labeled", ("labeled", "ignored"), every_mask(lambda ids: np.full_like(ids, 255))),
+    Case("nothing to score", ("test", "ignored"), both(
+        keys(test_images="images", test_masks="void", test_ids="test.txt", labeled_ids="list.txt"),
+        write("data/list.txt", "0\n"), write("data/test.txt", "1\n"), write("data/void/x", ""),
+        lambda folder: Image.new("L", (24, 20), 255).save(folder / "data" / "void" / "1.png"))),
+    Case("soft masks", ("masks/", "values without a class", "smoothed"), every_mask(
+        lambda ids: np.arange(ids.size).reshape(ids.shape) % 255)),
+    Case("images of other channels than the labeled ones", ("unlabeled/x.npy", "4 channels", "images/0.png"),
+         lambda folder: np.save(folder / "data" / "unlabeled" / "x.npy", np.zeros((20, 24, 4), np.uint8))),
+    Case("role without images", ("no test image", "remove"), both(
+        write("data/test/images/notes.txt", ""), write("data/test/masks/notes.txt", ""))),
+    Case("image listed twice", ("2 labeled images", "'0'"),
+         both(keys(labeled_ids="list.txt"), write("data/list.txt", "0\n0.png\n"))),
+    Case("pages called image", ("images/0.tif", "13 bands", ".npy"), both(
+        unlink("data/images/0.png"),
+        lambda folder: Image.new("L", (24, 20)).save(folder / "data" / "images" / "0.tif", save_all=True,
+        append_images=[Image.new("L", (24, 20))] * 12))),
+    Case("PostScript called image", ("images/0.png", "cannot be read"), write(
+        "data/images/0.png", "%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n")),
+    Case("pipe called image", ("images/2.png", "pipe"), both(
+        lambda folder: os.mkfifo(folder / "data" / "images" / "2.png"),
+        lambda folder: Image.new("L", (24, 20)).save(folder / "data" / "masks" / "2.png"))),
+    Case("pipe called list", ("list.txt", "pipe"), both(
+        keys(labeled_ids="list.txt"), lambda folder: os.mkfifo(folder / "data" / "list.txt"))),
+    Case("endless list", ("list.txt", "device"), both(
+        keys(labeled_ids="list.txt"), lambda folder: (folder / "data" / "list.txt").symlink_to("/dev/zero"))),
+    Case("links that fan out", ("unlabeled", "leads back"), fan_out),
+    Case("name that is not UTF-8", ("caf\\xe9.png", "rename"), lambda folder: Path(os.fsdecode(
+        os.fsencode(folder) + b"/data/unlabeled/caf\xe9.png")).touch()),
+    Case("row without a mask", ("1 of 2 rows", "no mask"), saved_rows(mask=None)),
+    Case("row without an image", ("1 of 2 rows", "no image"), saved_rows(image=None)),
+    Case("row without an id", ("1 of 2 rows", "no id"), saved_rows(id=None)),
+    Case("rows of one id", ("2 labeled images", "'b'"), saved_rows(id="b")),
+    Case("row that names a file", ("row 0", "/etc/passwd"),
+         saved_rows(image={"bytes": None, "path": "/etc/passwd"})),
+    Case("COCO without annotations", ("instances_train2017.json", "COCO"), both(
+        keys(dataset_format="coco"), write("data/annotations/instances_train2017.json", "{}"))),
+    Case("COCO object that cannot be drawn", ("instances_train2017.json", "x/1.jpg", "drawn"), both(
+        keys(dataset_format="coco"), write("data/annotations/instances_train2017.json", json.dumps({
+            "images": [{"id": 1, "file_name": "x/1.jpg", "width": 4, "height": 4}],
+            "annotations": [{"image_id": 1, "category_id": 9, "segmentation": []}], "categories": []})))),
     Case("nothing unlabeled", ("unlabeled",),
          unlink("data/unlabeled/extra_0.png", "data/unlabeled/extra_1.png")),
     Case("nothing to evaluate on", ("eval_strategy", "selection"), keys(eval_strategy="steps", eval_steps=1)),
