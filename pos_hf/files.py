@@ -1,19 +1,23 @@
 """A run's files by name, and files that are whole or absent: written aside, brought to the disk, renamed."""
 
+import hashlib
+import json
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError
 
-from pos_hf.errors import TrainingStopped
+from pos_hf.errors import InputError, TrainingStopped, first_sentence
 
 RUN_FILE = "run.json"  # the settings
 SCORES_FILE = "metrics.json"
 COUNTS_FILE = "per_image.npz"
 STUDENT_FOLDER = "student"  # beside the exported teacher
+MANIFEST = "manifest.json"  # size and SHA-256 of each file of a checkpoint, or of an exported model
 INCOMPLETE = "_incomplete"  # an upload to the Hub leaves out what begins with an underscore
 
 # torch names neither file nor cause: a full disk is "inline_container.cc:672] . unexpected pos 576 vs 534"
@@ -21,16 +25,18 @@ TORCH_CANNOT_WRITE = ("inline_container", "iostream error")
 
 
 @contextmanager
-def written_aside(folder: Path) -> Iterator[Path]:
+def written_aside(folder: Path, scratch: str = INCOMPLETE) -> Iterator[Path]:
     """A scratch folder whose files replace those of `folder` when the block ends well, each at once.
 
     Args:
-        folder: made where it is missing; one process at a time writes to it.
+        folder: made where it is missing.
+        scratch: name of the scratch folder in it; one process at a time writes there, and what a killed one
+            left is removed.
 
     Raises:
         TrainingStopped: they cannot be written; `folder` is as it was.
     """
-    aside = folder / INCOMPLETE
+    aside = folder / scratch
     with explained(folder):
         try:
             shutil.rmtree(aside, ignore_errors=True)
@@ -44,6 +50,21 @@ def written_aside(folder: Path) -> Iterator[Path]:
             sync(folder, recursive=False)
         finally:
             shutil.rmtree(aside, ignore_errors=True)
+
+
+def write_text(file: Path, text: str) -> None:
+    """Write one file of text, whole or not at all.
+
+    Args:
+        file: what is there is replaced.
+        text: stored in UTF-8.
+
+    Raises:
+        TrainingStopped: it cannot be written; what was there is as it was.
+    """
+    # a name of its own: a report is drawn while the run it is about writes a checkpoint
+    with written_aside(file.parent, f"{INCOMPLETE}_{file.name}") as aside:
+        (aside / file.name).write_text(text, encoding="utf-8")
 
 
 @contextmanager
@@ -64,7 +85,7 @@ def explained(target: Path) -> Iterator[None]:
         why = "" if by_torch else f"{getattr(error, 'strerror', None) or error}; "
         raise TrainingStopped(
             f"{target} cannot be written ({why}{free:.0f} MiB are free there): what was there before is as "
-            "it was, so make room or mend the permissions, then resume"
+            "it was, so make room or mend the permissions, then resume the training or repeat the command"
         ) from error
 
 
@@ -76,3 +97,79 @@ def sync(folder: Path, recursive: bool = True) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def read_json(file: Path, kind: type = dict) -> Any:
+    """Read a JSON file that a program wrote.
+
+    Args:
+        file: exists.
+        kind: what its outermost value must be, dict or list.
+
+    Raises:
+        InputError: it is damaged.
+    """
+    try:
+        value = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise damaged(file, first_sentence(error)) from error
+    if not isinstance(value, kind):
+        raise damaged(file, f"it holds no JSON {'object' if kind is dict else 'array'}")
+    return value
+
+
+def damaged(file: Path, why: str) -> InputError:
+    """What to raise where a file of a run or a model is not what was written."""
+    return InputError(
+        f"'{file}' is damaged ({why}): restore it, or let the run write it anew with "
+        "--resume_from_checkpoint latest"
+    )
+
+
+# ---- Manifests ----
+
+
+def write_manifest(folder: Path) -> None:
+    """List the size and SHA-256 of every file in a folder."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    manifest = {
+        path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": sha256(path)}
+        for path in paths
+    }
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
+
+
+def read_manifest(folder: Path) -> dict[str, tuple[Any, Any]] | None:
+    """Size and SHA-256 by the name of each listed file; None where the list cannot be read."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text())
+        return {name: (entry["bytes"], entry["sha256"]) for name, entry in manifest.items()}
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return None
+
+
+def changed_file(folder: Path, manifest: dict[str, tuple[Any, Any]]) -> str | None:
+    """Compare files with their manifest.
+
+    Args:
+        folder: of the manifest.
+        manifest: the entries to compare.
+
+    Returns:
+        What is wrong with the first that differs, for a sentence; None where all are as they were written.
+    """
+    for name, (size, digest) in manifest.items():
+        path = folder / name
+        if not path.is_file():
+            return f"{name} is missing"
+        if path.stat().st_size != size:
+            return f"{name} has {path.stat().st_size} bytes instead of {size}"
+        if sha256(path) != digest:
+            return f"{name} has changed since it was written"
+    return None
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

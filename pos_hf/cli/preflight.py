@@ -22,6 +22,7 @@ OUTPUTS = (
     "conflict.svg",
     "examples",
     "landscape.jsonl",
+    "manifest.json",
     "metrics.json",
     "model.safetensors",
     "not_finite.json",

@@ -1,6 +1,5 @@
 """`pos-hf push RUN --repo USER/NAME`: shows what of a run the Hub would get, and with --yes uploads it."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,8 +37,6 @@ def main(argv: list[str]) -> int:
         files = run_files(args.run, card, evaluation_results(run, facts))
     except UnicodeDecodeError as error:
         raise InputError(f"the card '{args.card}' is no text in UTF-8: save it as such") from error
-    except json.JSONDecodeError as error:
-        raise InputError(f"a JSON file of '{args.run}' is damaged ({error}): export the run again") from error
     for line in listing(files):
         print(line)
     if not args.yes:

@@ -12,7 +12,7 @@ def main(argv: list[str]) -> int:
         argv: The command's own arguments.
 
     Returns:
-        0, or 1 where a run failed; the table then holds the others.
+        0, or 1 where a run failed or its files are damaged; the table then holds the others.
 
     Raises:
         InputError: The study or one of its runs cannot be used; nothing has been started.
@@ -31,11 +31,11 @@ def main(argv: list[str]) -> int:
     )
     args = parser.parse_args(argv)
 
-    from pos_hf.studies import read_study, run_study, write_tables
+    from pos_hf.studies import read_study, read_study_scores, run_study, write_tables
 
     study = read_study(args.study)
     failed = [] if args.table_only else run_study(study, args.jobs)
     print(write_tables(study))
     for run in failed:
         print(f"failed: {run.arm}, {run.column}, seed {run.seed}; see {run.log_file}")
-    return 1 if failed else 0
+    return 1 if failed or read_study_scores(study)[1] else 0

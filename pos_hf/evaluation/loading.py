@@ -13,6 +13,7 @@ from transformers import (
 
 from pos_hf.errors import InputError, first_sentence
 from pos_hf.evaluation.inference import palette_of, patch_size
+from pos_hf.model_folders import check_model_folder
 
 MAX_SIDE = 16384
 """Pixels to which an image may be resized; crops have the same bound."""
@@ -30,7 +31,7 @@ def load_for_inference(
         subfolder: Where in it the model lies, for example `student`.
 
     Raises:
-        InputError: There is no such model, or it brings code that is not trusted.
+        InputError: There is no such model, it is damaged, or it brings code that is not trusted.
     """
     folder = Path(name_or_path)
     if subfolder and (folder / "config.json").exists() and not (folder / subfolder / "config.json").exists():
@@ -42,6 +43,8 @@ def load_for_inference(
         raise InputError(
             f"'{name_or_path}' holds no config.json: give the output folder of a finished training run."
         )
+    if Path(name_or_path).is_dir():
+        check_model_folder(Path(name_or_path), subfolder)
     try:
         model, report = AutoModelForSemanticSegmentation.from_pretrained(
             name_or_path,

@@ -99,7 +99,7 @@ def references(strategy: str, method: str, config: dict[str, Any]) -> list[str]:
     papers = (
         STRATEGIES.get(strategy),
         METHODS.get(method),
-        NETWORKS.get(config["model_type"]),
+        NETWORKS.get(config.get("model_type", "")),
         NETWORKS.get(backbone),
     )
     return [paper for paper in papers if paper]

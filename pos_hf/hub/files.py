@@ -15,8 +15,9 @@ from transformers.utils import (
     SAFE_WEIGHTS_NAME,
 )
 
-from pos_hf.errors import InputError
-from pos_hf.files import SCORES_FILE, STUDENT_FOLDER
+from pos_hf.errors import InputError, first_sentence
+from pos_hf.files import SCORES_FILE, STUDENT_FOLDER, damaged, read_json
+from pos_hf.model_folders import check_model_folder, code_files, require_inside, weight_files
 
 Files = dict[str, Path | bytes]
 """Path in the repository -> the local file, or the content itself where it differs from the local file."""
@@ -36,16 +37,22 @@ def run_files(folder: Path, card: str, evaluation_results: str | None = None) ->
         Model, processor and remote code of both, scores with their protocol, card and pictures.
 
     Raises:
-        InputError: the folder holds no exported model.
+        InputError: the folder holds no exported model, or a file is damaged or a link that leads out of it.
     """
     files: Files = {CARD_NAME: card.encode(), **model_files(folder)}
     if (folder / STUDENT_FOLDER).is_dir():
         files |= model_files(folder / STUDENT_FOLDER, f"{STUDENT_FOLDER}/")
+        check_model_folder(folder, STUDENT_FOLDER)
     if (folder / SCORES_FILE).is_file():
         files[SCORES_FILE] = folder / SCORES_FILE
     if evaluation_results is not None:
         files[".eval_results/pos_hf.yaml"] = evaluation_results.encode()
-    return files | pictures(folder, card)
+    check_model_folder(folder)
+    files |= pictures(folder, card)
+    for content in files.values():
+        if isinstance(content, Path):
+            require_inside(folder, content)
+    return files
 
 
 def model_files(folder: Path, prefix: str = "") -> Files:
@@ -56,14 +63,16 @@ def model_files(folder: Path, prefix: str = "") -> Files:
         prefix: its place in the repository, "" or ending in a slash.
 
     Raises:
-        InputError: the folder holds no model.
+        InputError: the folder holds no model, or it is damaged or names a file outside.
     """
     if not (folder / CONFIG_NAME).is_file():
         raise InputError(f"'{folder}' holds no {CONFIG_NAME}: give the folder of a finished training run.")
-    config = (folder / CONFIG_NAME).read_text()
+    require_inside(folder, folder / CONFIG_NAME)
+    read_json(folder / CONFIG_NAME)
     names = [SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME, IMAGE_PROCESSOR_NAME]
-    names += [*_shards(folder), *_code(folder, json.loads(config))]
+    names += [*weight_files(folder), *_code(folder)]
     files: Files = {prefix + name: folder / name for name in names if (folder / name).is_file()}
+    config = (folder / CONFIG_NAME).read_text(encoding="utf-8")
     return files | {prefix + CONFIG_NAME: without_origin(config).encode()}
 
 
@@ -92,13 +101,13 @@ def pictures(folder: Path, card: str) -> Files:
     }
 
 
-def _shards(folder: Path) -> set[str]:
-    index = folder / SAFE_WEIGHTS_INDEX_NAME
-    return set(json.loads(index.read_text())["weight_map"].values()) if index.is_file() else set()
-
-
-def _code(folder: Path, config: dict[str, Any]) -> set[str]:
+def _code(folder: Path) -> set[str]:
     """The modules that the Auto classes load from the folder, and what those import from beside them."""
-    modules = {f"{name.split('.')[0]}.py" for name in config.get("auto_map", {}).values() if "--" not in name}
-    imported = (get_relative_import_files(folder / module) for module in modules)
-    return modules | {Path(path).name for paths in imported for path in paths}
+    modules = {module for module in code_files(folder) if (folder / module).is_file()}
+    found = set(modules)
+    for module in modules:
+        try:
+            found |= {Path(path).name for path in get_relative_import_files(folder / module)}
+        except (OSError, ValueError) as error:
+            raise damaged(folder / module, first_sentence(error)) from error
+    return found

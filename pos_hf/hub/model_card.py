@@ -11,25 +11,29 @@ import numpy as np
 import yaml
 from huggingface_hub import EvalResult, EvalResultEntry, ModelCardData, eval_result_entries_to_yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from transformers.utils import CONFIG_NAME, IMAGE_PROCESSOR_NAME
 
 from pos_hf.errors import InputError
+from pos_hf.files import RUN_FILE, SCORES_FILE, STUDENT_FOLDER, damaged, read_json, write_text
 from pos_hf.hub.citations import references
-from pos_hf.hub.files import CARD_NAME, STUDENT_FOLDER
-from pos_hf.reporting.history import Run, read_runs
+from pos_hf.hub.files import CARD_NAME
+from pos_hf.reporting.history import SHARES, Run, read_runs
 from pos_hf.reporting.intervals import Interval, class_iou_intervals, mean_iou_interval
+from pos_hf.text import markdown, markdown_code, one_line
+from pos_hf.values import check_type
 
-FACTS = (
-    "dataset",
-    "hub_dataset",
-    "base_model",
-    "num_labeled",
-    "num_unlabeled",
-    "split_hash",
-    "method",
-    "strategy",
-    "seed",
-)
-"""What a card says of a training run beside its scores; `run.json` holds them under "facts"."""
+FACTS: dict[str, Any] = {
+    "dataset": str | None,
+    "hub_dataset": str | None,
+    "base_model": str | None,
+    "num_labeled": int,
+    "num_unlabeled": int,
+    "split_hash": str | None,
+    "method": str,
+    "strategy": str,
+    "seed": int,
+}
+"""What a card says of a training run beside its scores, by type; `run.json` holds them under "facts"."""
 
 HYPERPARAMETERS = (
     "data.crop_size",
@@ -51,8 +55,6 @@ HYPERPARAMETERS = (
 """The settings that a card shows; one that ends in a dot stands for all below. Others may hold paths or
 tokens."""
 
-SCORES = ("mean_iou", "mean_iou_absent_zero", "overall_accuracy")
-
 
 def write_model_card(folder: Path) -> Path:
     """Write README.md into the folder of a finished run.
@@ -62,10 +64,14 @@ def write_model_card(folder: Path) -> Path:
 
     Returns:
         The card's path.
+
+    Raises:
+        InputError: A file of the run is damaged, or does not say how its model was trained.
+        TrainingStopped: The card cannot be written.
     """
     (run,) = read_runs([folder])
     card = folder / CARD_NAME
-    card.write_text(model_card(run, run_facts(run), folder.name))
+    write_text(card, model_card(run, run_facts(run), folder.name))
     return card
 
 
@@ -81,6 +87,11 @@ def run_facts(run: Run) -> dict[str, Any]:
             f"'{run.name}' holds no run.json that says how it was trained: give the folder of a run of "
             "`pos-hf train`, or call push_to_hub of the trainer."
         )
+    try:
+        for key, value in facts.items():
+            check_type(f"facts.{key}", value, FACTS[key])
+    except InputError as error:
+        raise damaged(run.folder / RUN_FILE, str(error)) from error
     return facts
 
 
@@ -94,29 +105,71 @@ def model_card(run: Run, facts: Mapping[str, Any], repository: str, license: str
         license: Hub identifier of the weights' license.
 
     Returns:
-        Markdown.
+        Markdown, in which names from the data are text and nothing else.
+
+    Raises:
+        InputError: A file of the run or of its model is damaged.
     """
-    config = json.loads((run.folder / "config.json").read_text())
-    processor = json.loads((run.folder / "preprocessor_config.json").read_text())
+    config, num_channels = read_json(run.folder / CONFIG_NAME), _num_channels(run.folder)
+    _check_config(run.folder / CONFIG_NAME, config)
+    _check_scores(run)
     environment = Environment(
         loader=PackageLoader("pos_hf.hub"), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters["percent"] = _percent
+    environment.filters |= {"percent": _percent, "markdown": markdown, "code": markdown_code}
+    repository = one_line(repository)
     return environment.get_template("card.md.j2").render(
         **{key: facts.get(key) for key in FACTS},
         card_data=_metadata(run, facts, repository, license).to_yaml(),
         name=repository.split("/")[-1],
         repository=repository,
-        labels=list(config["id2label"].values()),
-        num_channels=len(processor["image_mean"]),
+        num_classes=len(config["id2label"]),
+        num_channels=num_channels,
         has_student=(run.folder / STUDENT_FOLDER).is_dir(),
         hyperparameters=_hyperparameters(run),
         steps=max((entry["step"] for entry in run.log), default=0),
-        example=next((quote(f"examples/{name}/overlay.png") for name in run.examples if run.metrics), None),
+        example=_example(run),
         conflict=_conflict(run),
         results=_results(run),
         references=references(facts["strategy"], facts["method"], config),
     )
+
+
+def _check_config(file: Path, config: dict[str, Any]) -> None:
+    try:
+        check_type("id2label", config.get("id2label"), dict)
+        check_type("backbone_config", config.get("backbone_config"), dict | None)
+        for part in (config, config.get("backbone_config") or {}):
+            check_type("model_type", part.get("model_type"), str | None)
+    except InputError as error:
+        raise damaged(file, str(error)) from error
+
+
+def _check_scores(run: Run) -> None:
+    """A report shows the scores that there are; a card is of a whole evaluation, or of none."""
+    if not run.metrics:
+        return
+    try:
+        check_type("images", run.metrics.get("images"), int)
+        for key in ("dataset", "role"):
+            check_type(f"protocol: {key}", run.metrics.get("protocol", {}).get(key), str)
+        for key in (*SHARES, "per_category_iou"):
+            if key not in run.metrics:
+                raise InputError(f"{key} is missing")
+    except InputError as error:
+        raise damaged(run.folder / SCORES_FILE, str(error)) from error
+
+
+def _num_channels(folder: Path) -> int:
+    mean = read_json(folder / IMAGE_PROCESSOR_NAME).get("image_mean")
+    if not isinstance(mean, list):
+        raise damaged(folder / IMAGE_PROCESSOR_NAME, "it holds no image_mean")
+    return len(mean)
+
+
+def _example(run: Run) -> str | None:
+    names = [name for name in run.examples if name.isprintable()]
+    return quote(f"examples/{names[0]}/overlay.png") if names and run.metrics else None
 
 
 def evaluation_results(run: Run, facts: Mapping[str, Any]) -> str | None:
@@ -124,8 +177,12 @@ def evaluation_results(run: Run, facts: Mapping[str, Any]) -> str | None:
 
     Returns:
         YAML; None for a run without scores, or whose data is no Hub dataset, which such a file must name.
+
+    Raises:
+        InputError: The scores are damaged.
     """
-    if not run.metrics or facts.get("hub_dataset") is None:
+    _check_scores(run)
+    if run.metrics.get("mean_iou") is None or facts.get("hub_dataset") is None:
         return None
     role, split = run.metrics["protocol"]["role"], facts["split_hash"]
     entry = EvalResultEntry(
@@ -152,7 +209,7 @@ def _metadata(run: Run, facts: Mapping[str, Any], repository: str, license: str 
             metric_value=run.metrics[key],
         )
         for key in ("mean_iou", "overall_accuracy")
-        if run.metrics
+        if run.metrics.get(key) is not None
     ]
     return ModelCardData(
         base_model=facts.get("base_model"),
@@ -173,7 +230,7 @@ def _results(run: Run) -> dict[str, Any] | None:
         return None
     protocol = {key: value for key, value in metrics["protocol"].items() if key not in FACTS}
     interval = mean_iou_interval(run.image_areas) if run.image_areas is not None else None
-    return {key: metrics[key] for key in (*SCORES, "images")} | {
+    return {key: metrics[key] for key in (*SHARES, "images")} | {
         "role": metrics["protocol"]["role"],
         "protocol": json.dumps(protocol),
         "interval": interval,
@@ -209,5 +266,5 @@ def _conflict(run: Run) -> dict[str, float] | None:
     }
 
 
-def _percent(value: float) -> str:
-    return "not present" if np.isnan(value) else f"{100 * value:.1f}"
+def _percent(value: float | None) -> str:
+    return "not present" if value is None or np.isnan(value) else f"{100 * value:.1f}"

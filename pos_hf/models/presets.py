@@ -13,6 +13,7 @@ from transformers import (
 from transformers.models.auto.modeling_auto import MODEL_FOR_BACKBONE_MAPPING
 
 from pos_hf.errors import InputError, first_sentence
+from pos_hf.model_folders import check_model_folder
 
 logger = logging.getLogger(__name__)
 
@@ -166,6 +167,8 @@ def _from_pretrained(
             f"there is no model {source!r}: give a folder, a Hub id (user/name) or one of "
             f"{', '.join(PRESETS)}"
         )
+    if Path(source).is_dir():
+        check_model_folder(Path(source))
     try:
         config, further = AutoConfig.from_pretrained(
             source, trust_remote_code=trust_remote_code, return_unused_kwargs=True, **overrides
@@ -204,6 +207,8 @@ def _from_pretrained(
 def _load_backbone_weights(backbone: PreTrainedModel, source: str) -> None:
     # AutoBackbone.from_pretrained (transformers 5.23) takes a local folder for a Hub id and refuses it
     config = backbone.config
+    if Path(source).is_dir():
+        check_model_folder(Path(source))
     try:
         backbone_class: Any = MODEL_FOR_BACKBONE_MAPPING[type(config)]
         pretrained, report = backbone_class.from_pretrained(

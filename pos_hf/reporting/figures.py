@@ -32,7 +32,9 @@ SIZE_INCHES = (4.4, 2.7)
 MAX_POINTS = 800
 MAX_CLASSES, MAX_COLUMNS = 16, 24
 """Of a heatmap."""
-STYLE: dict[Any, Any] = {
+NAMES_AS_THEY_ARE: dict[Any, Any] = {"text.parse_math": False}
+"""For every figure: a class or an arm may be called $x, which is no formula."""
+STYLE: dict[Any, Any] = NAMES_AS_THEY_ARE | {
     "svg.fonttype": "none",  # text stays text, in the page's font
     "font.size": 9.5,
     "text.color": INK,

@@ -10,9 +10,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from pos_hf.errors import first_sentence
+from pos_hf.files import damaged
 from pos_hf.reporting.history import WORST, Run
 from pos_hf.reporting.intervals import mean_iou, worst_images
 from pos_hf.reporting.pictures import IGNORED, folder_name, overlay, picture_colours
+from pos_hf.text import one_line
 
 EXAMPLES_SHOWN = 6
 WORST_SHOWN = 4
@@ -25,6 +28,8 @@ WRONG = (0xC4, 0x2B, 0x2B)
 
 Pictures = list[tuple[str, str]]
 """Title and data URI of each picture, in order."""
+Stored = tuple[Image.Image, Image.Image, Image.Image]
+"""Image, truth and prediction of one size."""
 
 
 @dataclass(frozen=True)
@@ -46,13 +51,26 @@ class Worst:
 
 
 def examples(runs: Sequence[Run]) -> list[Example]:
-    """The first examples that every run stored."""
+    """The first examples that every run stored, at one size.
+
+    Raises:
+        InputError: A stored picture is damaged.
+    """
     shared = [name for name in runs[0].examples if all(name in run.examples for run in runs)]
-    return [Example(name, _compared(name, runs)) for name in shared[:EXAMPLES_SHOWN]]
+    shown = []
+    for name in shared[:EXAMPLES_SHOWN]:
+        stored = [_stored(run.examples[name]) for run in runs]
+        if len({truth.size for _, truth, _ in stored}) == 1:  # runs on other data may use the same names
+            shown.append(Example(one_line(name), _compared(runs, stored)))
+    return shown
 
 
 def worst(runs: Sequence[Run]) -> list[list[Worst]]:
-    """For each run its images of lowest own mIoU, as far as their pictures were stored."""
+    """For each run its images of lowest own mIoU, as far as their pictures were stored.
+
+    Raises:
+        InputError: A stored picture is damaged.
+    """
     own = [
         dict(zip(run.image_ids, mean_iou(run.image_areas).tolist(), strict=True))
         if run.image_areas is not None
@@ -75,13 +93,20 @@ def worst(runs: Sequence[Run]) -> list[list[Worst]]:
 
 
 def pseudo_label_strip(run: Run) -> Pictures:
-    """Image and truth, then pseudo-labels and confidence at evaluations spread evenly over training."""
+    """Image and truth, then pseudo-labels and confidence at evaluations spread evenly over training.
+
+    Raises:
+        InputError: A stored picture is damaged.
+    """
     steps = list(run.pseudo_labels)
     if not steps:
         return []
     spread = np.linspace(0, len(steps) - 1, min(len(steps), STEPS_SHOWN)).round().astype(int)
     shown = {steps[i]: _read(run.pseudo_labels[steps[i]]) for i in spread}
     first = next(iter(shown.values()))
+    for step, picture in shown.items():
+        if picture.size != first.size or picture.width < 2:
+            raise damaged(run.pseudo_labels[step], f"it is of {picture.width} x {picture.height} pixels")
     halfway, height = first.width // 2, first.height
     strip = [("image · truth", _data_uri(first.crop((0, 0, halfway, height))))]
     for step, picture in shown.items():
@@ -93,14 +118,14 @@ def legend(runs: Sequence[Run]) -> list[tuple[str, str]]:
     """Class name and CSS colour, read from the palette of the example pictures."""
     names = list(runs[0].class_iou)
     for folder in runs[0].examples.values():
-        colours = picture_colours(_read(folder / "truth.png"))
-        return [(name, "#{:02x}{:02x}{:02x}".format(*colours[i])) for i, name in enumerate(names)]
+        colours = picture_colours(_stored(folder)[1])
+        return [(name, "#{:02x}{:02x}{:02x}".format(*colours[i])) for i, name in enumerate(names[:256])]
     return []
 
 
-def _compared(name: str, runs: Sequence[Run]) -> Pictures:
-    image, truth, _ = _stored(runs[0].examples[name])
-    predictions = [_stored(run.examples[name])[2] for run in runs]
+def _compared(runs: Sequence[Run], stored: Sequence[Stored]) -> Pictures:
+    image, truth, _ = stored[0]
+    predictions = [prediction for *_, prediction in stored]
     pictures = [("image", image), ("ground truth", _overlay(image, truth))]
     pictures += [(run.name, _overlay(image, mask)) for run, mask in zip(runs, predictions, strict=True)]
     if len(runs) == 2:
@@ -122,14 +147,21 @@ def _mistakes(folder: Path) -> Pictures:
     return [(title, _data_uri(picture)) for title, picture in pictures]
 
 
-def _stored(folder: Path) -> tuple[Image.Image, Image.Image, Image.Image]:
+def _stored(folder: Path) -> Stored:
     """Image, truth and prediction as `write_examples` stored them."""
-    return _read(folder / "image.jpg"), _read(folder / "truth.png"), _read(folder / "prediction.png")
+    image, *masks = (_read(folder / name) for name in ("image.jpg", "truth.png", "prediction.png"))
+    for mask, name in zip(masks, ("truth.png", "prediction.png"), strict=True):
+        if mask.mode != "P" or mask.size != image.size:
+            raise damaged(folder / name, f"it is no mask of {image.width} x {image.height} pixels")
+    return image, masks[0], masks[1]
 
 
 def _read(file: Path) -> Image.Image:
-    with Image.open(file) as picture:
-        return picture.copy()
+    try:
+        with Image.open(file, formats=("JPEG", "PNG")) as picture:
+            return picture.copy()
+    except Exception as error:  # a damaged picture fails in any part of Pillow
+        raise damaged(file, first_sentence(error)) from error
 
 
 def _overlay(image: Image.Image, mask: Image.Image) -> Image.Image:
@@ -150,7 +182,7 @@ def _marked(
 def _data_uri(picture: Image.Image) -> str:
     # small pictures are enlarged by a whole number, which keeps their pixels square
     scale = PICTURE_SIDE // max(picture.size) or PICTURE_SIDE / max(picture.size)
-    size = (round(picture.width * scale), round(picture.height * scale))
+    size = (max(round(picture.width * scale), 1), max(round(picture.height * scale), 1))
     resample = Image.Resampling.NEAREST if scale > 1 else Image.Resampling.LANCZOS
     file = BytesIO()
     picture.resize(size, resample).save(file, "JPEG", quality=82)

@@ -10,11 +10,17 @@ from typing import Any
 
 import numpy as np
 
-from pos_hf.errors import InputError
-from pos_hf.files import COUNTS_FILE, RUN_FILE, SCORES_FILE
+from pos_hf.errors import InputError, first_sentence
+from pos_hf.files import COUNTS_FILE, RUN_FILE, SCORES_FILE, damaged, read_json
+from pos_hf.text import one_line
 
+STATE_FILE, LANDSCAPE_FILE = "trainer_state.json", "landscape.jsonl"
 EXAMPLES, WORST, PSEUDO_LABELS = "examples", "worst", "pseudo_labels"
 """Folders of pictures in a run's folder."""
+LARGEST = 1e38
+"""What a logged 32-bit number may be; an axis takes no more."""
+SHARES = ("mean_iou", "mean_iou_absent_zero", "overall_accuracy")
+"""Scores from 0 to 1; null where no pixel was labeled."""
 
 
 @dataclass(frozen=True)
@@ -55,9 +61,7 @@ class Run:
     @cached_property
     def landscape(self) -> list[dict[str, Any]]:
         """The lines of landscape.jsonl: settings, points, sharpness; [] unless it was measured to the end."""
-        file = self.folder / "landscape.jsonl"
-        lines = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
-        return lines if lines and "top_eigenvalue" in lines[-1] else []
+        return read_landscape(self.folder / LANDSCAPE_FILE)
 
     @property
     def examples(self) -> dict[str, Path]:
@@ -84,7 +88,7 @@ def read_runs(folders: list[Path]) -> list[Run]:
     """Read runs and name them by their folders, with as many parents as tell them apart.
 
     Raises:
-        InputError: A folder is no finished run, or is given twice.
+        InputError: A folder is no finished run, is given twice, or holds a damaged file.
     """
     folders = [folder.resolve() for folder in folders]
     if len(set(folders)) < len(folders):
@@ -92,25 +96,130 @@ def read_runs(folders: list[Path]) -> list[Run]:
     depth = 1
     while len({folder.parts[-depth:] for folder in folders}) < len(folders):
         depth += 1
-    return [_read_run(folder, "/".join(folder.parts[-depth:])) for folder in folders]
+    return [_read_run(folder, one_line("/".join(folder.parts[-depth:]))) for folder in folders]
 
 
 def _read_run(folder: Path, name: str) -> Run:
-    state = folder / "trainer_state.json"
-    if not state.exists():
-        raise InputError(f"'{name}' holds no trainer_state.json: give the output folder of a training run.")
-    ids: list[str] = []
-    areas = None
-    if (folder / COUNTS_FILE).exists():
-        with np.load(folder / COUNTS_FILE) as per_image:
-            ids, areas = per_image["ids"].tolist(), per_image["areas"]
-    log = json.loads(state.read_text())["log_history"]
-    metrics, settings = _read_json(folder / SCORES_FILE), _flatten(_read_json(folder / RUN_FILE))
-    return Run(name, folder, log, metrics, settings, ids, areas)
+    if not (folder / STATE_FILE).exists():
+        raise InputError(f"'{name}' holds no {STATE_FILE}: give the output folder of a training run.")
+    metrics = read_scores(folder)
+    settings = _flatten(_read(folder / RUN_FILE)) if (folder / RUN_FILE).exists() else {}
+    ids, areas = read_counts(folder)
+    names = metrics.get("per_category_iou", {})
+    if areas is not None and names and len(names) != areas.shape[2]:
+        why = f"it counts {areas.shape[2]} classes, and {SCORES_FILE} names {len(names)}"
+        raise damaged(folder / COUNTS_FILE, why)
+    return Run(name, folder, _read_log(folder / STATE_FILE), metrics, settings, ids, areas)
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text()) if path.exists() else {}
+def read_scores(folder: Path) -> dict[str, Any]:
+    """metrics.json of a run, {} where there is none.
+
+    Raises:
+        InputError: It is damaged.
+    """
+    file = folder / SCORES_FILE
+    if not file.exists():
+        return {}
+    metrics = _read(file)
+    classes, protocol = metrics.get("per_category_iou", {}), metrics.get("protocol", {})
+    if not isinstance(classes, dict) or not isinstance(protocol, dict):
+        raise damaged(file, "per_category_iou and protocol are no mappings")
+    for name, value in [(key, metrics[key]) for key in SHARES if key in metrics] + [*classes.items()]:
+        if not (value is None or (isinstance(value, int | float) and 0 <= value <= 1)):
+            raise damaged(file, f"{name} is {value!r}, no share")
+    return metrics
+
+
+def read_counts(folder: Path) -> tuple[list[str], np.ndarray | None]:
+    """per_image.npz of a run.
+
+    Returns:
+        Ids of the images, and intersection, predicted and labeled pixels of each and class, int64 [N, 3, C];
+        [] and None where there is no such file.
+
+    Raises:
+        InputError: It is damaged.
+    """
+    file = folder / COUNTS_FILE
+    if not file.exists():
+        return [], None
+    try:
+        with np.load(file) as per_image:
+            ids, areas = per_image["ids"], per_image["areas"]
+        counts = areas.astype(np.int64)
+    except Exception as error:  # a damaged archive fails in zipfile, in zlib or in numpy, each in its own way
+        raise damaged(file, first_sentence(error)) from error
+    if areas.dtype.kind not in "iu" or areas.ndim != 3 or areas.shape[1] != 3 or 0 in areas.shape:
+        raise damaged(file, f"its areas are {areas.dtype} {list(areas.shape)}, no counts [N, 3, C]")
+    if ids.shape != areas.shape[:1] or ids.dtype.kind not in "Uiu":
+        raise damaged(file, f"it has {ids.dtype} ids {list(ids.shape)} for {len(areas)} images")
+    if counts.min() < 0 or counts.max() >= 2**40 or (counts[:, :1] > counts[:, 1:]).any():
+        raise damaged(file, "its numbers of pixels cannot be")
+    return [one_line(id) for id in ids.tolist()], counts
+
+
+def read_landscape(file: Path) -> list[dict[str, Any]]:
+    """The lines of landscape.jsonl: settings, points, sharpness; [] unless it was measured to the end.
+
+    Raises:
+        InputError: It is damaged.
+    """
+    if not file.exists():
+        return []
+    try:
+        text = file.read_text(encoding="utf-8")
+        lines = [json.loads(line) for line in text.splitlines()]
+    except (OSError, ValueError, RecursionError) as error:
+        if not isinstance(error, json.JSONDecodeError) or not _is_cut_off(text):
+            raise damaged(file, first_sentence(error)) from error
+        return []
+    if not lines or not isinstance(lines[-1], dict) or "top_eigenvalue" not in lines[-1]:
+        return []
+    settings, *points, sharpness = lines
+    try:
+        positions = [point["position"] for point in points]
+        values = [point[key] for point in points for key in ("loss", "mean_iou")]
+        values += [sharpness[key] for key in ("epsilon_sharpness", "rho", "top_eigenvalue")]
+        side, dimensions = settings["points"], settings["dimensions"]
+        is_whole = dimensions in (1, 2) and len(points) == side**dimensions
+        is_whole = is_whole and all(len(position) == dimensions for position in positions)
+        is_whole = is_whole and all(_finite(step) for position in positions for step in position)
+        # far from the weights a loss may be infinite
+        is_whole = is_whole and all(_finite(value) or math.isinf(value) or value != value for value in values)
+    except (KeyError, TypeError, OverflowError) as error:
+        raise damaged(file, f"{type(error).__name__}: {first_sentence(error)}") from error
+    if not is_whole:
+        raise damaged(file, "it is no whole grid of points")
+    return lines
+
+
+def _is_cut_off(text: str) -> bool:
+    """Whether lines are being written, or were when an interruption came."""
+    *whole, _ = text.split("\n")
+    try:
+        return all(isinstance(json.loads(line), dict) for line in whole)
+    except ValueError:
+        return False
+
+
+def _read_log(file: Path) -> list[dict[str, Any]]:
+    log = _read(file).get("log_history")
+    if not isinstance(log, list):
+        raise damaged(file, "it holds no log_history")
+    for entry in log:
+        step = entry.get("step") if isinstance(entry, dict) else None
+        if type(step) is not int or not 0 <= step < 2**53:
+            raise damaged(file, "an entry of its log_history has no step")
+    return log
+
+
+def _read(file: Path) -> dict[str, Any]:
+    """A JSON object, every text in it on one line."""
+    try:
+        return _printable(read_json(file))
+    except RecursionError as error:
+        raise damaged(file, "it is nested too deeply") from error
 
 
 def _flatten(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -120,5 +229,14 @@ def _flatten(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def _printable(value: Any) -> Any:
+    """The same value, every text in it on one line."""
+    if isinstance(value, dict):
+        return {one_line(key): _printable(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_printable(item) for item in value]
+    return one_line(value) if isinstance(value, str) else value
+
+
 def _finite(value: Any) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
+    return isinstance(value, int | float) and abs(value) < LARGEST

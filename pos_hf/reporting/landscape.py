@@ -19,12 +19,12 @@ from torch.nn.functional import cross_entropy
 from tqdm.auto import tqdm
 from transformers import BaseImageProcessor, PreTrainedModel
 
-from pos_hf.errors import InputError
+from pos_hf.errors import InputError, first_sentence
 from pos_hf.evaluation.evaluator import image_batches
 from pos_hf.evaluation.inference import full_size_logits, label_names, patch_size
 from pos_hf.evaluation.metrics import IGNORE_INDEX, ConfusionMatrix, scores
+from pos_hf.files import damaged, explained, write_text
 
-LANDSCAPE_FILE = "landscape.jsonl"
 RHO = 0.05
 """Radius of the ball in which sharpness is measured (SAM's published default)."""
 POWER_STEPS = 20
@@ -152,7 +152,8 @@ def write_landscape(
         description: Label of the progress bar.
 
     Raises:
-        InputError: `points` is even, or the file was started with other settings or weights.
+        InputError: `points` is even, or the file is damaged or was started with other settings or weights.
+        TrainingStopped: the file cannot be written; a later call goes on with it.
     """
     if points % 2 == 0:
         raise InputError(f"{points} points along an axis miss the trained weights: give an odd number.")
@@ -165,16 +166,14 @@ def write_landscape(
         "test_images": sum(len(batch.labels) for batch in test),
         "weights": _fingerprint(model),
     }
-    lines = file.read_text().splitlines(keepends=True) if file.exists() else []
-    lines = [
-        line for line in lines if line.endswith("\n")
-    ]  # a line cut off by an interruption is measured again
+    lines = _measured_lines(file)
     if lines and json.loads(lines[0]) != settings:
         raise InputError(f"'{file}' is of other settings or weights, {lines[0].strip()}: delete it first.")
-    file.write_text("".join(lines))
+    if lines and file.stat().st_size != len("".join(lines).encode()):
+        write_text(file, "".join(lines))  # a line cut off by an interruption is measured again
     directions = [filter_normalised_direction(model, seed + axis) for axis in range(dimensions)]
     grid = list(product(np.linspace(-radius, radius, points).round(9).tolist(), repeat=dimensions))
-    with file.open("a", buffering=1) as out:
+    with explained(file), file.open("a" if lines else "w", buffering=1) as out:
         if not lines:
             out.write(json.dumps(settings) + "\n")
         done = max(len(lines) - 1, 0)
@@ -182,6 +181,20 @@ def write_landscape(
             out.write(json.dumps(_measure(model, train, test, position, directions)) + "\n")
         if done <= len(grid):
             out.write(json.dumps(sharpness(model, train)) + "\n")
+
+
+def _measured_lines(file: Path) -> list[str]:
+    """The whole lines of an earlier measurement; [] where there is none."""
+    if not file.exists():
+        return []
+    try:
+        text = file.read_text(encoding="utf-8")
+        lines = [line for line in text.splitlines(keepends=True) if line.endswith("\n")]
+        for line in lines:
+            json.loads(line)
+    except (OSError, ValueError, RecursionError) as error:
+        raise damaged(file, first_sentence(error)) from error
+    return lines
 
 
 def _measure(

@@ -1,17 +1,24 @@
 """Pictures of masks: palette images, overlays, legends, and the examples folder of a run. No model runs
 here."""
 
+import re
+import zlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from pos_hf.files import INCOMPLETE, written_aside
+from pos_hf.text import one_line
+
 IGNORED = 255
 IGNORED_COLOUR = (255, 255, 255)
 LEGEND_ROW = 22
 LEGEND_WIDTH = 240
 """Pixels."""
+LONGEST_NAME = 200
+"""Bytes; file systems take 255."""
 
 Palette = Sequence[Sequence[int]]
 """One RGB colour (0-255) a class, in the order of the ids."""
@@ -55,8 +62,11 @@ def overlay(image: Image.Image, mask: np.ndarray, palette: Palette, opacity: flo
 
 
 def picture_colours(mask: Image.Image) -> Palette:
-    """The palette of a mask picture, 256 RGB colours."""
-    return np.array(mask.getpalette(), dtype=np.uint8).reshape(-1, 3).tolist()
+    """The palette of a mask picture, 256 RGB colours, black where it has fewer."""
+    colours = np.zeros(768, dtype=np.uint8)
+    stored = mask.getpalette() or []
+    colours[: len(stored)] = stored
+    return colours.reshape(-1, 3).tolist()
 
 
 def with_legend(
@@ -75,7 +85,7 @@ def with_legend(
     font = ImageFont.load_default(13)
     places, left, row = [], 8, 0
     for i in (int(i) for i in np.unique(mask) if i != IGNORED):
-        width = 22 + round(font.getlength(names[i])) + 14
+        width = 22 + round(font.getlength(one_line(names[i]))) + 14
         if left > 8 and left + width > picture.width:
             left, row = 8, row + 1
         places.append((i, left, picture.height + 4 + row * LEGEND_ROW))
@@ -85,13 +95,16 @@ def with_legend(
     draw = ImageDraw.Draw(canvas)
     for i, left, top in places:
         draw.rectangle((left, top + 4, left + 13, top + 17), fill=tuple(palette[i]), outline=(120, 120, 120))
-        draw.text((left + 20, top + 3), names[i], fill=(30, 30, 30), font=font)
+        draw.text((left + 20, top + 3), one_line(names[i]), fill=(30, 30, 30), font=font)
     return canvas
 
 
-def folder_name(id: str) -> str:
-    """What `write_examples` calls the folder of a row."""
-    return id.replace("/", "_")
+def folder_name(id: object) -> str:
+    """What `write_examples` calls the folder of a row: its id, or what of it can be the name of a folder."""
+    name = one_line(id).replace("/", "_")
+    if "\\" not in name and name.strip(". ") and len(name.encode()) <= LONGEST_NAME:
+        return name
+    return f"{re.sub(r'[^A-Za-z0-9]', '_', name)[:40]}-{zlib.crc32(name.encode()):08x}"
 
 
 def write_examples(
@@ -109,14 +122,18 @@ def write_examples(
         predictions: Class ids of each row, uint8 [H, W].
         names: Name of each class.
         palette: Colour of each class.
+
+    Raises:
+        TrainingStopped: They cannot be written; what was there before is as it was.
     """
-    for row, prediction in zip(rows, predictions, strict=True):
-        place = folder / folder_name(row["id"])
-        place.mkdir(parents=True, exist_ok=True)
-        image = displayed(row["image"])
-        image.save(place / "image.jpg", quality=92)
-        mask_picture(np.asarray(row["mask"]), palette).save(place / "truth.png")
-        mask_picture(prediction, palette).save(place / "prediction.png")
-        with_legend(overlay(image, prediction, palette), prediction, names, palette).save(
-            place / "overlay.png"
-        )
+    with written_aside(folder.parent, f"{INCOMPLETE}_{folder.name}") as aside:
+        for row, prediction in zip(rows, predictions, strict=True):
+            place = aside / folder.name / folder_name(row["id"])
+            place.mkdir(parents=True, exist_ok=True)
+            image = displayed(row["image"])
+            image.save(place / "image.jpg", quality=92)
+            mask_picture(np.asarray(row["mask"]), palette).save(place / "truth.png")
+            mask_picture(prediction, palette).save(place / "prediction.png")
+            with_legend(overlay(image, prediction, palette), prediction, names, palette).save(
+                place / "overlay.png"
+            )

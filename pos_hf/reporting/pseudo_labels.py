@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from pos_hf.evaluation import PseudoLabeler, labeler_of, predict_probabilities
+from pos_hf.files import written_aside
 from pos_hf.reporting.history import PSEUDO_LABELS
 from pos_hf.reporting.pictures import IGNORED, Palette, displayed, mask_picture
 
@@ -55,9 +56,9 @@ class PseudoLabelPictures(TrainerCallback):
         )
         picture = pseudo_label_picture(self.rows, maps, labeler, self.palette)
         if args.should_save:
-            file = Path(self.trainer.args.output_dir) / PSEUDO_LABELS / f"step-{state.global_step:06d}.png"
-            file.parent.mkdir(parents=True, exist_ok=True)
-            picture.save(file)
+            with written_aside(Path(self.trainer.args.output_dir)) as aside:
+                (aside / PSEUDO_LABELS).mkdir()
+                picture.save(aside / PSEUDO_LABELS / f"step-{state.global_step:06d}.png")
 
 
 def pseudo_label_picture(

@@ -4,6 +4,7 @@ templates/report.html.j2."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from pos_hf.errors import InputError
+from pos_hf.files import write_text
 from pos_hf.reporting.figures import (
     RUN_COLOURS,
     class_heatmap,
@@ -52,12 +54,13 @@ def write_report(folders: list[Path], out: Path) -> None:
         out: The HTML file; an earlier report there is replaced, any other file is kept.
 
     Raises:
-        InputError: A folder is no run, there are too many, or `out` is another kind of file.
+        InputError: A folder is no run or holds a damaged file, there are too many, or `out` is another kind
+            of file.
+        TrainingStopped: The page cannot be written; what was there before is as it was.
     """
     if len(folders) > len(RUN_COLOURS):
         raise InputError(f"{len(folders)} runs are too many for one page: give at most {len(RUN_COLOURS)}.")
-    if out.exists() and SIGNATURE not in out.read_text(errors="ignore")[:1000]:
-        raise InputError(f"'{out}' exists and is no earlier report: give another file to --out.")
+    keep_other_files(out)
     runs = read_runs(folders)
     environment = Environment(
         loader=PackageLoader("pos_hf.reporting"),
@@ -84,7 +87,23 @@ def write_report(folders: list[Path], out: Path) -> None:
         strips=[pseudo_label_strip(run) for run in runs],
         differing=_differing_settings(runs),
     )
-    out.write_text(page)
+    write_text(out, page)
+
+
+def keep_other_files(out: Path) -> None:
+    """Make sure that a page replaces nothing but an earlier page, or what a full disk left of one.
+
+    Raises:
+        InputError: something else is there.
+    """
+    if out.is_dir():
+        raise InputError(f"'{out}' is a folder: give a file to --out.")
+    if not out.exists():
+        return
+    begin = out.read_bytes()[:1000].decode(errors="replace")
+    page = files("pos_hf.reporting").joinpath("templates/report.html.j2").read_text()
+    if SIGNATURE not in begin and not page.replace("{{ signature }}", SIGNATURE).startswith(begin):
+        raise InputError(f"'{out}' exists and is no earlier report: give another file to --out.")
 
 
 def training_figures(runs: Sequence[Run]) -> list[Figure]:

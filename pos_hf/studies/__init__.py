@@ -2,6 +2,7 @@
 
 from pos_hf.studies.plan import PlannedRun, Study, read_study
 from pos_hf.studies.runner import run_study
+from pos_hf.studies.scores import read_study_scores
 from pos_hf.studies.tables import write_tables
 
-__all__ = ["PlannedRun", "Study", "read_study", "run_study", "write_tables"]
+__all__ = ["PlannedRun", "Study", "read_study", "read_study_scores", "run_study", "write_tables"]

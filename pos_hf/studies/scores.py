@@ -1,13 +1,14 @@
 """A study's numbers: mean and spread over seeds, and paired differences to the baseline. Nothing is drawn
 here."""
 
-import json
 import statistics
 from dataclasses import dataclass
 
 import numpy as np
 
-from pos_hf.files import COUNTS_FILE, SCORES_FILE
+from pos_hf.errors import InputError
+from pos_hf.files import SCORES_FILE, damaged
+from pos_hf.reporting.history import read_counts, read_scores
 from pos_hf.reporting.intervals import Interval, paired_difference
 from pos_hf.studies.plan import PlannedRun, Study
 
@@ -44,31 +45,69 @@ class Cell:
         return statistics.stdev(self.scores.values()) if len(self.scores) > 1 else None
 
 
-def study_cells(study: Study) -> list[Cell]:
+@dataclass(frozen=True)
+class Score:
+    """What a study reads of one finished run.
+
+    Args:
+        mean_iou: on the test images, in percent.
+        image_ids: of the test images.
+        image_areas: int64 [N, 3, C]; None where the run was not evaluated image by image.
+    """
+
+    mean_iou: float
+    image_ids: list[str]
+    image_areas: np.ndarray | None
+
+
+Scores = dict[tuple[str, str, int], Score]
+"""By arm, column and seed."""
+
+
+def read_study_scores(study: Study) -> tuple[Scores, list[str]]:
     """Read the scores of all finished runs.
 
     Args:
         study: its runs.
 
     Returns:
+        The scores, and a sentence about each run whose files are damaged and which is left out.
+    """
+    scores, left_out = {}, []
+    for run in study.runs:
+        try:
+            if run.is_done:
+                scores[run.arm, run.column, run.seed] = _read_score(run)
+        except InputError as error:
+            left_out.append(f"{run.arm}, {run.column}, seed {run.seed} is left out: {error}")
+    return scores, left_out
+
+
+def study_cells(study: Study, scores: Scores) -> list[Cell]:
+    """The table's cells.
+
+    Args:
+        study: its arms and columns.
+        scores: of `read_study_scores`.
+
+    Returns:
         One cell for each arm and column, arm by arm.
     """
-    done = {(run.arm, run.column, run.seed): run for run in study.runs if run.is_done}
     seeds = list(dict.fromkeys(run.seed for run in study.runs))
     cells = []
     for arm in study.arms:
         for i, column in enumerate(study.columns):
-            runs = {seed: done[arm, column, seed] for seed in seeds if (arm, column, seed) in done}
+            runs = {seed: scores[arm, column, seed] for seed in seeds if (arm, column, seed) in scores}
             baseline = {
-                seed: done[study.baseline, column, seed]
+                seed: scores[study.baseline, column, seed]
                 for seed in runs
-                if (study.baseline, column, seed) in done
+                if (study.baseline, column, seed) in scores
             }
             cells.append(
                 Cell(
                     arm,
                     column,
-                    {seed: _mean_iou(run) for seed, run in runs.items()},
+                    {seed: run.mean_iou for seed, run in runs.items()},
                     None if arm == study.baseline else _difference(runs, baseline),
                     study.published[arm][i] if arm in study.published else None,
                 )
@@ -76,26 +115,27 @@ def study_cells(study: Study) -> list[Cell]:
     return cells
 
 
-def _difference(runs: dict[int, PlannedRun], baseline: dict[int, PlannedRun]) -> Interval | None:
+def _difference(runs: dict[int, Score], baseline: dict[int, Score]) -> Interval | None:
     """Mean over seeds with Student's interval; one seed alone has the bootstrap's over test images."""
     if not baseline:
         return None
     if len(baseline) == 1:
-        (seed,) = baseline
-        return Interval(
-            *(100 * value for value in paired_difference(_areas(runs[seed]), _areas(baseline[seed])))
-        )
-    differences = [_mean_iou(runs[seed]) - _mean_iou(run) for seed, run in baseline.items()]
+        ((seed, other),) = baseline.items()
+        if runs[seed].image_areas is None or other.image_areas is None:
+            return None
+        if runs[seed].image_ids != other.image_ids:
+            return None
+        difference = paired_difference(runs[seed].image_areas, other.image_areas)
+        return Interval(*(100 * value for value in difference))
+    differences = [runs[seed].mean_iou - run.mean_iou for seed, run in baseline.items()]
     mean = statistics.mean(differences)
     quantile = STUDENT_T[min(len(differences) - 2, len(STUDENT_T) - 1)]
     half = quantile * statistics.stdev(differences) / len(differences) ** 0.5
     return Interval(mean, mean - half, mean + half)
 
 
-def _mean_iou(run: PlannedRun) -> float:
-    return 100 * json.loads((run.folder / SCORES_FILE).read_text())["mean_iou"]
-
-
-def _areas(run: PlannedRun) -> np.ndarray:
-    with np.load(run.folder / COUNTS_FILE) as per_image:
-        return per_image["areas"]
+def _read_score(run: PlannedRun) -> Score:
+    mean_iou = read_scores(run.folder).get("mean_iou")
+    if mean_iou is None:
+        raise damaged(run.folder / SCORES_FILE, "it holds no mean_iou")
+    return Score(100 * mean_iou, *read_counts(run.folder))

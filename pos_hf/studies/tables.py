@@ -5,13 +5,17 @@ import re
 from collections.abc import Callable
 from io import StringIO
 
+import matplotlib
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 
 from pos_hf.evaluation import Inference
+from pos_hf.files import written_aside
+from pos_hf.reporting.figures import NAMES_AS_THEY_ARE
 from pos_hf.reporting.intervals import Interval
 from pos_hf.studies.plan import Study
-from pos_hf.studies.scores import Cell, study_cells
+from pos_hf.studies.scores import Cell, read_study_scores, study_cells
+from pos_hf.text import csv_cell, markdown, one_line
 
 CAPTION = (
     "Test mIoU in percent, mean ± standard deviation over {seeds} seeds; differences to {baseline} are "
@@ -37,23 +41,29 @@ def write_tables(study: Study) -> str:
         study: its runs.
 
     Returns:
-        The Markdown table.
+        The Markdown table, and below it which runs are left out because their files are damaged.
+
+    Raises:
+        TrainingStopped: the files cannot be written; earlier ones are as they were.
     """
-    cells = study_cells(study)
+    scores, left_out = read_study_scores(study)
+    cells = study_cells(study, scores)
     header, rows = table_rows(study, cells)
     caption = CAPTION.format(seeds=study.num_seeds, baseline=study.baseline, protocol=_protocol(study))
     picture = _picture(study, cells)
-    markdown = f"**{study.title}**\n\n{_markdown(header, rows)}\n{caption}\n"
+    notes = "".join(f"\n{markdown(sentence)}\n" for sentence in left_out)
+    text = f"**{markdown(study.title)}**\n\n{_markdown(header, rows)}\n{markdown(caption)}\n{notes}"
     texts = {
-        "table.md": markdown,
+        "table.md": text,
         "table.csv": _csv(cells),
         "table.tex": _latex(header, rows, f"{study.title}. {caption}"),
         "table.html": _html(study.title, header, rows, caption, picture),
         PICTURE_FILE: picture,
     }
-    for name, text in texts.items():
-        (study.folder / name).write_text(text)
-    return markdown
+    with written_aside(study.folder) as aside:
+        for name, content in texts.items():
+            (aside / name).write_text(content, encoding="utf-8")
+    return text
 
 
 def table_rows(study: Study, cells: list[Cell]) -> tuple[list[str], Rows]:
@@ -114,7 +124,8 @@ def _interval(interval: Interval | None) -> str:
 
 
 def _markdown(header: list[str], rows: Rows) -> str:
-    lines = [[cell.replace("|", "\\|") for cell in line] for line in (header, ["---"] * len(header), *rows)]
+    names = [[*map(markdown, header)], *([markdown(arm), *cells] for arm, *cells in rows)]
+    lines = [names[0], ["---"] * len(header), *names[1:]]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
@@ -129,13 +140,13 @@ def _csv(cells: list[Cell]) -> str:
         difference = cell.difference or ("", "", "")
         scores = " ".join(f"{seed}:{score}" for seed, score in cell.scores.items())
         numbers = [len(cell.scores), cell.mean, cell.deviation, *difference, cell.published]
-        writer.writerow([cell.arm, cell.column, *numbers, scores])
+        writer.writerow([csv_cell(cell.arm), csv_cell(cell.column), *numbers, scores])
     return file.getvalue()
 
 
 def _latex(header: list[str], rows: Rows, caption: str) -> str:
     def escape(text: str) -> str:
-        return re.sub(r"[%_&#${}~^\\]", lambda match: LATEX[match[0]], text).replace("±", r"$\pm$")
+        return re.sub(r"[%_&#${}~^\\]", lambda match: LATEX[match[0]], one_line(text)).replace("±", r"$\pm$")
 
     lines = [" & ".join(map(escape, line)) + r" \\" for line in (header, *rows)]
     body = "\n".join([lines[0], r"\midrule", *lines[1:]])
@@ -160,24 +171,25 @@ def _html(title: str, header: list[str], rows: Rows, caption: str, picture: str)
 
 def _picture(study: Study, cells: list[Cell]) -> str:
     """One panel a column: every seed a dot, the mean a bar, the baseline's mean a line, as SVG."""
-    figure = Figure(
-        figsize=(1.6 + 3.4 * len(study.columns), 0.8 + 0.32 * len(study.arms)), layout="constrained"
-    )
-    panels = figure.subplots(1, len(study.columns), sharey=True, squeeze=False)[0]
-    for axes, column in zip(panels, study.columns, strict=True):
-        for y, cell in enumerate(cell for cell in cells if cell.column == column):
-            colour = BASELINE_COLOUR if cell.arm == study.baseline else ARM_COLOUR
-            axes.plot(list(cell.scores.values()), [y] * len(cell.scores), "o", color=colour, alpha=0.55)
-            if cell.mean is not None:
-                axes.plot([cell.mean], [y], "|", color=colour, markersize=16, markeredgewidth=2.5)
-                if cell.arm == study.baseline:
-                    axes.axvline(cell.mean, color=BASELINE_COLOUR, linewidth=0.8, linestyle=":")
-        axes.set_title(column, fontsize=10)
-        axes.set_xlabel("test mIoU, %")
-        axes.spines[["top", "right", "left"]].set_visible(False)
-        axes.tick_params(axis="y", length=0)
-    panels[0].set_yticks(range(len(study.arms)), study.arms)
-    panels[0].invert_yaxis()
     file = StringIO()
-    figure.savefig(file, format="svg", metadata={"Date": None})
+    with matplotlib.rc_context(NAMES_AS_THEY_ARE | {"svg.hashsalt": PICTURE_FILE}):  # the same ids each time
+        figure = Figure(
+            figsize=(1.6 + 3.4 * len(study.columns), 0.8 + 0.32 * len(study.arms)), layout="constrained"
+        )
+        panels = figure.subplots(1, len(study.columns), sharey=True, squeeze=False)[0]
+        for axes, column in zip(panels, study.columns, strict=True):
+            for y, cell in enumerate(cell for cell in cells if cell.column == column):
+                colour = BASELINE_COLOUR if cell.arm == study.baseline else ARM_COLOUR
+                axes.plot(list(cell.scores.values()), [y] * len(cell.scores), "o", color=colour, alpha=0.55)
+                if cell.mean is not None:
+                    axes.plot([cell.mean], [y], "|", color=colour, markersize=16, markeredgewidth=2.5)
+                    if cell.arm == study.baseline:
+                        axes.axvline(cell.mean, color=BASELINE_COLOUR, linewidth=0.8, linestyle=":")
+            axes.set_title(one_line(column), fontsize=10)
+            axes.set_xlabel("test mIoU, %")
+            axes.spines[["top", "right", "left"]].set_visible(False)
+            axes.tick_params(axis="y", length=0)
+        panels[0].set_yticks(range(len(study.arms)), [*map(one_line, study.arms)])
+        panels[0].invert_yaxis()
+        figure.savefig(file, format="svg", metadata={"Date": None})
     return file.getvalue()

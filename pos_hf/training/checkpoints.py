@@ -1,10 +1,9 @@
 """Checkpoints that are complete or absent: what is in one, and which of a run's to resume from."""
 
-import hashlib
-import json
 import os
 import re
 import shutil
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,16 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput
 from transformers.utils import SAFE_WEIGHTS_NAME
 
-from pos_hf.files import INCOMPLETE, explained, sync, written_aside
+from pos_hf.files import (
+    INCOMPLETE,
+    MANIFEST,
+    changed_file,
+    explained,
+    read_manifest,
+    sync,
+    write_manifest,
+    written_aside,
+)
 from pos_hf.methods import Method
 from pos_hf.workers import outlive_sigterm
 
@@ -26,9 +34,10 @@ from .diagnostics import Diagnostics
 from .signals import StopOnSignal
 from .teacher import EMATeacher
 
-MANIFEST = "manifest.json"
 TEACHER_FOLDER = "teacher"
 METHOD_STATE = "method.safetensors"
+NEEDED = (TRAINER_STATE_NAME, "optimizer*", "scheduler.pt", "rng_state*", "window-*", METHOD_STATE)
+"""Without one of these the Trainer goes on, from a fresh state."""
 
 
 def publish(written: Path, checkpoint: Path) -> None:
@@ -38,12 +47,7 @@ def publish(written: Path, checkpoint: Path) -> None:
         written: everything but the manifest; in the scratch folder of the same file system.
         checkpoint: its name from then on; a checkpoint that has this name already is replaced.
     """
-    paths = sorted(path for path in written.rglob("*") if path.is_file())
-    manifest = {
-        path.relative_to(written).as_posix(): {"bytes": path.stat().st_size, "sha256": sha256(path)}
-        for path in paths
-    }
-    (written / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
+    write_manifest(written)
     sync(written)
     if checkpoint.exists():
         checkpoint.rename(written.with_name("replaced"))
@@ -60,22 +64,15 @@ def find_damage(checkpoint: Path) -> str | None:
     Returns:
         What is wrong with it, for a sentence; None for a complete checkpoint.
     """
-    try:
-        manifest = json.loads((checkpoint / MANIFEST).read_text())
-        expected = {name: (entry["bytes"], entry["sha256"]) for name, entry in manifest.items()}
-    except FileNotFoundError:
+    manifest = read_manifest(checkpoint)
+    if manifest is None:
+        if (checkpoint / MANIFEST).exists():
+            return f"its {MANIFEST} cannot be read"
         return f"it has no {MANIFEST}, which is written last"
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
-        return f"its {MANIFEST} cannot be read"
-    for name, (size, digest) in expected.items():
-        path = checkpoint / name
-        if not path.is_file():
-            return f"{name} is missing"
-        if path.stat().st_size != size:
-            return f"{name} has {path.stat().st_size} bytes instead of {size}"
-        if sha256(path) != digest:
-            return f"{name} has changed since it was written"
-    return None
+    for pattern in NEEDED:
+        if not any(fnmatch(name, pattern) for name in manifest):
+            return f"its {MANIFEST} lists no {pattern}"
+    return changed_file(checkpoint, manifest)
 
 
 def newest_complete(run: Path) -> tuple[Path | None, list[str]]:
@@ -124,12 +121,6 @@ def rotate(newest: Path, best: str | None, limit: int | None) -> None:
         removed.parent.mkdir(exist_ok=True)
         path.rename(removed)
     shutil.rmtree(newest.parent / INCOMPLETE, ignore_errors=True)
-
-
-def sha256(path: Path) -> str:
-    """Hex digest of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class CheckpointedTrainer(Trainer):

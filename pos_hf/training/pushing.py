@@ -14,6 +14,7 @@ from transformers.trainer_utils import HubStrategy
 from transformers.utils.hub import PushInProgress, hf_api
 
 from pos_hf.errors import TrainingStopped
+from pos_hf.files import write_text
 from pos_hf.hub import Files, evaluation_results, hub_errors, model_card, run_facts, run_files, upload
 from pos_hf.hub.files import CARD_NAME, without_origin
 from pos_hf.methods import METHODS, Method
@@ -125,7 +126,7 @@ class PushesToHub(Trainer):
         if self.is_world_process_zero():
             (run,) = read_runs([Path(self.args.output_dir)])
             card = model_card(run, self._facts_of(run), self._repository, kwargs.get("license"))
-            (run.folder / CARD_NAME).write_text(card)
+            write_text(run.folder / CARD_NAME, card)
 
     def _facts_of(self, run: Run) -> dict[str, Any]:
         return run_facts(run) if "facts.method" in run.settings else self.facts

@@ -19,7 +19,7 @@ from pos_hf.data import PairedDataset, collate
 from pos_hf.data.device_views import add_strong_views
 from pos_hf.errors import InputError
 from pos_hf.evaluation import evaluate_model, labeler_of, logged_quality
-from pos_hf.files import STUDENT_FOLDER, written_aside
+from pos_hf.files import STUDENT_FOLDER, write_manifest, written_aside
 from pos_hf.methods import LossTerm, Method, StudentPair
 
 from .arguments import POSConfig
@@ -393,6 +393,8 @@ class POSTrainer(CheckpointedTrainer, PushesToHub):
             self._export(self.exported_model, aside)
             if self.teacher:
                 self._export(self._deployed(self.model), aside / STUDENT_FOLDER)
+            if self.args.should_save:
+                write_manifest(aside)
 
     @property
     def exported_model(self) -> PreTrainedModel:

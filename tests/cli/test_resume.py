@@ -101,3 +101,22 @@ def test_a_replaced_run_leaves_no_file_that_would_pass_for_the_new_ones(config, 
     assert main(["train", str(config), "--method", "supervised", "--overwrite"]) == 0
     assert not (run / "student").exists()
     assert not (run / "landscape.jsonl").exists()
+
+
+def test_a_rerun_finishes_what_a_full_disk_left_undone(config, tmp_path):
+    run = tmp_path / "run"
+    assert main(["train", str(config)]) == 0
+    results = ["README.md", "report.html", "run.json", "metrics.json", "trainer_state.json", "manifest.json"]
+    whole = {name: (run / name).read_bytes() for name in results}
+    pictures = sorted(run.glob("examples/*/*"))
+    for name in ("report.html", "README.md"):
+        (run / name).write_bytes(b"" if name == "README.md" else whole[name][:50])
+    for name in ("run.json", "metrics.json", "trainer_state.json"):
+        (run / name).write_bytes(whole[name][: len(whole[name]) // 2])
+    pictures[0].unlink()
+    assert main(["train", str(config), "--resume_from_checkpoint", "latest"]) == 0
+    assert sorted(run.glob("examples/*/*")) == pictures
+    for name in ("README.md", "metrics.json", "manifest.json"):
+        assert (run / name).read_bytes() == whole[name], name
+    assert len((run / "report.html").read_bytes()) > len(whole["report.html"]) // 2
+    assert main(["report", str(run)]) == 0

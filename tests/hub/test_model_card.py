@@ -1,5 +1,6 @@
 """The card of a run: valid metadata, the run's own numbers, and lines of use that run."""
 
+import ast
 import json
 import re
 from types import SimpleNamespace
@@ -74,6 +75,29 @@ def test_a_run_without_scores_says_so_and_shows_none(make_run) -> None:
 def test_nothing_private_reaches_the_card(make_run) -> None:
     text = write_model_card(make_run("run")).read_text()
     assert "hf_secret" not in text and "/somewhere/private" not in text
+
+
+def test_names_from_the_data_are_no_markup(make_run) -> None:
+    folder = make_run(
+        "run", dataset="<img src=x>", base_model="a](b) | c", strategy="x\n# y", split_hash="`|`"
+    )
+    metrics = json.loads((folder / "metrics.json").read_text())
+    names = ["<script>", "a | b", "c\n| d | 1.0 |", "[e](http://f)", "caf\udce9"]
+    metrics["per_category_iou"] = dict(zip(names, metrics["per_category_iou"].values(), strict=True))
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+    (run,) = read_runs([folder])
+    text = model_card(run, run_facts(run), 'me/x"); import os #')
+    body = ModelCard(text).text
+    body.encode()
+    assert "<img" not in body and "<script" not in body and "\n# y" not in body
+    assert not re.search(r"(?<!\\)\]\(http://f", body)
+    table = body[body.index("| class | IoU") :].split("\n\n")[0].splitlines()
+    assert len(table) == 2 + len(names)
+    assert {re.sub(r"\\\|", "", line).count("|") for line in table} == {4}
+    (lines,) = re.findall(r"```python\n(.*?)```", body, re.DOTALL)
+    calls = [node for node in ast.walk(ast.parse(lines)) if isinstance(node, ast.Call)]
+    loads = [ast.literal_eval(call.args[0]) for call in calls if "from_pretrained" in ast.unparse(call.func)]
+    assert loads == ['me/x"); import os #'] * 2
 
 
 def test_settings_are_shown_by_name_and_no_others(make_run) -> None:

@@ -3,7 +3,7 @@
 import numpy as np
 from PIL import Image
 
-from pos_hf.reporting.pictures import mask_picture, overlay, picture_colours, with_legend
+from pos_hf.reporting.pictures import folder_name, mask_picture, overlay, picture_colours, with_legend
 
 PALETTE = [[10, 20, 30], [200, 100, 50]]
 MASK = np.array([[0, 1, 255], [1, 1, 0]], np.uint8)
@@ -40,3 +40,19 @@ def test_a_legend_of_many_classes_wraps_and_small_pictures_grow() -> None:
     assert canvas.width >= 240
     below = np.asarray(canvas).reshape(-1, 3)
     assert all((below == colour).all(-1).any() for colour in palette)
+
+
+def test_a_legend_takes_any_name() -> None:
+    names = ["two\nlines", "caf\udce9", "$x_{", "\x00"]
+    mask = np.arange(4, dtype=np.uint8).reshape(2, 2)
+    assert with_legend(Image.new("RGB", (2, 2)), mask, names, [[0, 0, 0]] * 4).width >= 240
+
+
+def test_every_id_has_a_folder_that_can_be_made(tmp_path) -> None:
+    ids = ["shape_0", "a/b (1)+ü", "", "..", "/", "x" * 300, "é" * 150, "a\0b", "caf\udce9", "a\nb", None]
+    names = [folder_name(id) for id in ids]
+    assert len(set(names)) == len(names)
+    for name in names:
+        (tmp_path / name).mkdir()
+        assert (tmp_path / name).resolve().parent == tmp_path.resolve()
+    assert names[:2] == ["shape_0", "a_b (1)+ü"]  # as before

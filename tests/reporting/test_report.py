@@ -11,9 +11,9 @@ from PIL import Image
 
 from pos_hf.cli import report as command
 from pos_hf.errors import InputError
-from pos_hf.reporting import write_report
+from pos_hf.reporting import write_examples, write_report
 
-from .fake_run import fake_run
+from .fake_run import NAMES, PALETTE, fake_run
 
 FIGURES = [
     "Supervised loss",
@@ -167,6 +167,33 @@ def test_names_from_the_data_cannot_inject_markup(make_run, tmp_path) -> None:
     (run / "metrics.json").write_text(metrics)
     write_report([run], tmp_path / "report.html")
     assert "<script>" not in (tmp_path / "report.html").read_text()
+
+
+def test_names_from_the_data_are_drawn_as_they_are(make_run, tmp_path) -> None:
+    """No formula, no second line, no byte that cannot be stored."""
+    run = make_run("run $x_{")
+    log = (run / "trainer_state.json").read_text()
+    for old, new in (("disc", "$_{"), ("ring", r"a\nb"), ("cross", r"caf\udce9")):  # as JSON writes them
+        log = log.replace(old, new)
+    (run / "trainer_state.json").write_text(log)
+    write_report([run], tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    for name in ("$_{", r"a\nb", r"caf\udce9", "run $x_{"):
+        assert name in page, name
+
+
+def test_a_picture_of_any_shape_has_at_least_a_pixel(make_run, tmp_path) -> None:
+    run = make_run("run", unlabeled=False)
+    row = {"id": None, "image": Image.new("RGB", (3000, 2)), "mask": Image.new("L", (3000, 2))}
+    shutil.rmtree(run / "examples")
+    write_examples(run / "examples", [row], [np.zeros((2, 3000), np.uint8)], NAMES, PALETTE)
+    write_report([run], tmp_path / "report.html")
+    assert 'alt="None: ground truth"' in (tmp_path / "report.html").read_text()
+
+
+def test_a_page_that_cannot_be_where_it_shall_is_refused(make_run, tmp_path) -> None:
+    with pytest.raises(InputError, match="is a folder"):
+        write_report([make_run("run", unlabeled=False)], tmp_path)
 
 
 @pytest.mark.skipif(not shutil.which("chromium"), reason="chromium is not installed")

@@ -18,7 +18,7 @@ from pos_hf.data import PairSampler
 from pos_hf.errors import InputError
 from pos_hf.methods.losses import OHEM
 from pos_hf.reporting.intervals import paired_difference
-from pos_hf.studies import read_study, run_study, write_tables
+from pos_hf.studies import read_study, read_study_scores, run_study, write_tables
 from pos_hf.studies.scores import study_cells
 
 ROOT = Path(__file__).parents[2]
@@ -240,10 +240,56 @@ def test_one_seed_alone_has_the_interval_over_images(study_file):
     areas = [np.stack([hit, labeled, labeled], 1) for hit in random.integers(10, 50, (2, 10, 2))]
     for run, counts in zip(study.runs, areas, strict=True):
         score(run, 0.5, counts)
-    cells = {cell.arm: cell for cell in study_cells(study)}
+    cells = {cell.arm: cell for cell in study_cells(study, read_study_scores(study)[0])}
     assert cells["uniform"].difference is None
     expected = paired_difference(areas[1], areas[0])
     assert cells["POS+MEO"].difference == pytest.approx([100 * value for value in expected])
+
+
+def test_a_damaged_run_is_named_below_the_table_of_the_others(study_file, capsys):
+    change(study_file, columns={"a": {}}, published={})
+    study = read_study(study_file)
+    areas = np.ones((3, 3, 4), int)
+    for run in study.runs:
+        score(run, 0.5, areas)
+    first, second, third = (run for run in study.runs if run.arm == "POS+MEO")
+    (first.folder / "metrics.json").write_text('{"mean_iou": ')
+    (second.folder / "per_image.npz").write_bytes(b"PK")
+    assert main(["study", str(study_file), "--table_only"]) == 1
+    table = (study.folder / "table.md").read_text()
+    assert "| uniform | 50.0 ± 0.0 |" in table and "| POS+MEO | 50.0 (n=1) |" in table
+    for run in (first, second):
+        assert f"POS+MEO, a, seed {run.seed} is left out" in table
+    assert f"seed {third.seed} is left out" not in table
+    assert table.strip() in capsys.readouterr().out
+
+
+def test_scores_on_other_images_are_not_subtracted(study_file):
+    study = read_study(change(study_file, seeds=[{"seed": 0}], columns={"a": {}}, published={}))
+    for run, images in zip(study.runs, (3, 4), strict=True):
+        score(run, 0.5, np.ones((images, 3, 4), int))
+    assert all(cell.difference is None for cell in study_cells(study, read_study_scores(study)[0]))
+
+
+def test_names_of_arms_and_columns_are_no_formula_no_markup_and_no_cell(study_file):
+    names = ["=1+1", "$x_{", "a | b\n<i>", "-2"]
+    arms = {name: {"strategy": "uniform"} for name in names}
+    study = read_study(
+        change(study_file, arms=arms, baseline=names[0], columns={"@c": {}}, published={}, title="<b>\n# t")
+    )
+    for run in study.runs:
+        score(run, 0.5)
+    lines = write_tables(study).splitlines()
+    assert lines[0] == r"**&lt;b&gt;\\n# t**"
+    assert {line.count(" | ") for line in lines if line.startswith("| ") and "---" not in line} == {2}
+    assert r"| a \| b\\n&lt;i&gt; |" in "\n".join(lines)
+    cells = [
+        cell for row in csv.reader((study.folder / "table.csv").read_text().splitlines()) for cell in row
+    ]
+    assert {"'=1+1", "'-2", "'@c", "$x_{"} <= set(cells)
+    assert not [cell for cell in cells if cell.startswith(("=", "@", "+"))]
+    assert r"\$x\_\{" in (study.folder / "table.tex").read_text()
+    assert "$x_{" in (study.folder / "table.html").read_text()
 
 
 @pytest.mark.slow

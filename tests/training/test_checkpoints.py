@@ -4,11 +4,9 @@ import ctypes
 import hashlib
 import json
 import os
-import resource
 import shutil
 import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +16,10 @@ from safetensors.torch import load_file
 
 from pos_hf.cli.run import find_checkpoint
 from pos_hf.errors import InputError, TrainingStopped
-from pos_hf.files import INCOMPLETE
+from pos_hf.files import INCOMPLETE, MANIFEST
 from pos_hf.training import POSConfig, POSTrainer
-from pos_hf.training.checkpoints import MANIFEST, checkpoints, find_damage, newest_complete, rotate
+from pos_hf.training.checkpoints import checkpoints, find_damage, newest_complete, rotate
+from tests.disks import files_no_larger_than, on_a_small_disk
 
 from .killing import fork
 from .resuming import SaveAt, make_trainer
@@ -66,9 +65,20 @@ def flip_a_bit(path: Path) -> None:
     path.write_bytes(content)
 
 
+def forget(checkpoint: Path, name: str) -> None:
+    """A file that is gone from the folder and from its list."""
+    (checkpoint / name).unlink()
+    listed = json.loads((checkpoint / MANIFEST).read_text())
+    del listed[name]
+    (checkpoint / MANIFEST).write_text(json.dumps(listed))
+
+
 DAMAGES: dict[str, tuple[str, Callable[[Path], object]]] = {
     "no manifest": (MANIFEST, lambda c: (c / MANIFEST).unlink()),
     "empty manifest": (MANIFEST, lambda c: (c / MANIFEST).write_text("")),
+    "manifest of nothing": (MANIFEST, lambda c: (c / MANIFEST).write_text("{}")),
+    "no optimizer": (MANIFEST, lambda c: forget(c, "optimizer.pt")),
+    "no student's state": (MANIFEST, lambda c: forget(c, "trainer_state.json")),
     "other JSON": (MANIFEST, lambda c: (c / MANIFEST).write_text('["model.safetensors"]')),
     "cut weights": ("model.safetensors", lambda c: os.truncate(c / "model.safetensors", 100)),
     "no teacher": ("teacher/model.safetensors", lambda c: (c / "teacher/model.safetensors").unlink()),
@@ -191,17 +201,6 @@ def test_a_step_that_is_saved_again_replaces_its_checkpoint(run):
     assert names(run) == [f"checkpoint-{step}" for step in STEPS]
 
 
-@contextmanager
-def files_no_larger_than(size: int) -> Iterator[None]:
-    """The kernel refuses longer files, in the middle of a write."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
 @pytest.mark.parametrize("size", [100, 4000, 7000], ids="{} bytes".format)
 def test_a_write_that_fails_half_way_loses_nothing_older(run, size):
     resumed = make_trainer(
@@ -227,20 +226,6 @@ def test_an_export_that_fails_leaves_the_older_one(run):
     with files_no_larger_than(1000), pytest.raises(TrainingStopped, match="cannot be written"):
         trainer.save_model()
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
-
-
-def on_a_small_disk(folder: Path, kilobytes: int, then: Callable[[], None]) -> None:
-    """Mount a file system of so many KiB there, for this process alone; exits with 77 where it may not."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    new_mounts, private, recursive = 0x00020000, 1 << 18, 1 << 14
-    options = f"size={kilobytes}k".encode()
-    if (
-        libc.unshare(new_mounts)
-        or libc.mount(b"none", b"/", None, private | recursive, None)
-        or libc.mount(b"none", str(folder).encode(), b"tmpfs", 0, options)
-    ):
-        os._exit(77)
-    then()
 
 
 @pytest.mark.parametrize("disk", ["full", "read-only"])
