@@ -25,7 +25,8 @@ def main(argv: list[str]) -> int:
 
     from pos_hf.cli.evaluate import load_rows
     from pos_hf.evaluation import label_names, load_for_inference
-    from pos_hf.reporting.landscape import LANDSCAPE_FILE, batches_of, write_landscape
+    from pos_hf.reporting.history import LANDSCAPE_FILE
+    from pos_hf.reporting.landscape import batches_of, write_landscape
 
     device = PartialState().device
     for run in args.runs:

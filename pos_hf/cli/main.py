@@ -1,6 +1,7 @@
 """The `pos-hf` command: finds the command's file and turns bad input into one sentence and exit code 2."""
 
 import errno
+import io
 import os
 import sys
 from importlib import import_module
@@ -59,6 +60,8 @@ def run_command(name: str, argv: list[str]) -> int:
     Returns:
         The exit code.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a file's name need not be UTF-8
     try:
         return import_module(f"pos_hf.cli.{name.replace('-', '_')}").main(argv)
     except Exception as error:

@@ -11,7 +11,7 @@ import yaml
 from pos_hf.cli.config import parse_config, read_yaml, shared_method_options
 from pos_hf.errors import InputError, nearest
 from pos_hf.evaluation import Inference
-from pos_hf.files import SCORES_FILE
+from pos_hf.files import SCORES_FILE, write_text
 from pos_hf.training.arguments import read_inference
 from pos_hf.values import check_group, check_type
 
@@ -196,15 +196,14 @@ def _check(study: Study) -> None:
     for run in study.runs:
         if folders.count(run.folder) > 1:
             raise InputError(f"two runs of the study share the folder {run.folder}: give them other names")
-        begun = yaml.safe_load(run.config_file.read_text()) if run.config_file.exists() else None
+        begun = read_yaml(run.config_file) if run.folder.exists() and run.config_file.exists() else None
         if run.folder.exists() and begun != run.settings:
             raise InputError(
                 f"{run.folder} was begun with other settings ({run.config_file}): remove it, or choose "
                 "another output_dir for the study"
             )
     for run in study.runs:
-        run.config_file.parent.mkdir(parents=True, exist_ok=True)
-        run.config_file.write_text(yaml.safe_dump(run.settings, sort_keys=False))
+        write_text(run.config_file, yaml.safe_dump(run.settings, sort_keys=False))
         # every key and value once: the seeds of one arm differ in the seed's own entries alone
         if run.seed == first.seed or (run.arm, run.column) == (first.arm, first.column):
             parse_config(run.config_file, [])
