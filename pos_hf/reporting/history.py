@@ -145,7 +145,7 @@ def read_counts(folder: Path) -> tuple[list[str], np.ndarray | None]:
     if not file.exists():
         return [], None
     try:
-        with np.load(file) as per_image:
+        with file.open("rb") as stored, np.load(stored) as per_image:  # numpy leaves a damaged file open
             ids, areas = per_image["ids"], per_image["areas"]
         counts = areas.astype(np.int64)
     except Exception as error:  # a damaged archive fails in zipfile, in zlib or in numpy, each in its own way

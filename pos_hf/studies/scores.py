@@ -121,11 +121,10 @@ def _difference(runs: dict[int, Score], baseline: dict[int, Score]) -> Interval 
         return None
     if len(baseline) == 1:
         ((seed, other),) = baseline.items()
-        if runs[seed].image_areas is None or other.image_areas is None:
+        areas, other_areas = runs[seed].image_areas, other.image_areas
+        if areas is None or other_areas is None or runs[seed].image_ids != other.image_ids:
             return None
-        if runs[seed].image_ids != other.image_ids:
-            return None
-        difference = paired_difference(runs[seed].image_areas, other.image_areas)
+        difference = paired_difference(areas, other_areas)
         return Interval(*(100 * value for value in difference))
     differences = [runs[seed].mean_iou - run.mean_iou for seed, run in baseline.items()]
     mean = statistics.mean(differences)
