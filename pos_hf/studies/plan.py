@@ -203,7 +203,9 @@ def _check(study: Study) -> None:
                 "another output_dir for the study"
             )
     for run in study.runs:
-        write_text(run.config_file, yaml.safe_dump(run.settings, sort_keys=False))
+        text = yaml.safe_dump(run.settings, sort_keys=False)
+        if not run.config_file.exists() or run.config_file.read_text() != text:  # a run may be reading it
+            write_text(run.config_file, text)
         # every key and value once: the seeds of one arm differ in the seed's own entries alone
         if run.seed == first.seed or (run.arm, run.column) == (first.arm, first.column):
             parse_config(run.config_file, [])

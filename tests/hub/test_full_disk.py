@@ -15,7 +15,7 @@ from pos_hf.hub import write_model_card
 from pos_hf.reporting import write_examples, write_report
 from pos_hf.reporting.report import keep_other_files
 from pos_hf.studies import PlannedRun, Study, write_tables
-from tests.disks import files_no_larger_than, on_a_small_disk
+from tests.training.disks import files_no_larger_than, on_a_small_disk
 from tests.training.killing import fork
 
 RESULTS = (

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from pos_hf.cli import report as command
+from pos_hf.cli.main import main
 from pos_hf.errors import InputError
 from pos_hf.reporting import write_examples, write_report
 
@@ -171,14 +172,14 @@ def test_names_from_the_data_cannot_inject_markup(make_run, tmp_path) -> None:
 
 def test_names_from_the_data_are_drawn_as_they_are(make_run, tmp_path) -> None:
     """No formula, no second line, no byte that cannot be stored."""
-    run = make_run("run $x_{")
+    run = make_run("run $x_{\udcff")  # a byte that is no UTF-8
     log = (run / "trainer_state.json").read_text()
     for old, new in (("disc", "$_{"), ("ring", r"a\nb"), ("cross", r"caf\udce9")):  # as JSON writes them
         log = log.replace(old, new)
     (run / "trainer_state.json").write_text(log)
-    write_report([run], tmp_path / "report.html")
-    page = (tmp_path / "report.html").read_text(encoding="utf-8")
-    for name in ("$_{", r"a\nb", r"caf\udce9", "run $x_{"):
+    assert main(["report", str(run)]) == 0
+    page = (run / "report.html").read_text(encoding="utf-8")
+    for name in ("$_{", r"a\nb", r"caf\udce9", r"run $x_{\udcff"):
         assert name in page, name
 
 

@@ -19,8 +19,8 @@ from pos_hf.errors import InputError, TrainingStopped
 from pos_hf.files import INCOMPLETE, MANIFEST
 from pos_hf.training import POSConfig, POSTrainer
 from pos_hf.training.checkpoints import checkpoints, find_damage, newest_complete, rotate
-from tests.disks import files_no_larger_than, on_a_small_disk
 
+from .disks import files_no_larger_than, on_a_small_disk
 from .killing import fork
 from .resuming import SaveAt, make_trainer
 from .stopping import SignalItself

@@ -1,4 +1,4 @@
-"""Disks that refuse to take more, by the kernel's own rules."""
+"""File systems that take less than a run needs. No test lives here."""
 
 import ctypes
 import os
