@@ -3,6 +3,7 @@ templates/card.md.j2."""
 
 import json
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -10,7 +11,7 @@ from urllib.parse import quote
 import numpy as np
 import yaml
 from huggingface_hub import EvalResult, EvalResultEntry, ModelCardData, eval_result_entries_to_yaml
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from transformers.utils import CONFIG_NAME, IMAGE_PROCESSOR_NAME
 
 from pos_hf.errors import InputError
@@ -113,12 +114,8 @@ def model_card(run: Run, facts: Mapping[str, Any], repository: str, license: str
     config, num_channels = read_json(run.folder / CONFIG_NAME), _num_channels(run.folder)
     _check_config(run.folder / CONFIG_NAME, config)
     _check_scores(run)
-    environment = Environment(
-        loader=PackageLoader("pos_hf.hub"), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters |= {"percent": _percent, "markdown": markdown, "code": markdown_code}
     repository = one_line(repository)
-    return environment.get_template("card.md.j2").render(
+    return _template().render(
         **{key: facts.get(key) for key in FACTS},
         card_data=_metadata(run, facts, repository, license).to_yaml(),
         name=repository.split("/")[-1],
@@ -133,6 +130,15 @@ def model_card(run: Run, facts: Mapping[str, Any], repository: str, license: str
         results=_results(run),
         references=references(facts["strategy"], facts["method"], config),
     )
+
+
+@cache
+def _template() -> Template:
+    environment = Environment(
+        loader=PackageLoader("pos_hf.hub"), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {"percent": _percent, "markdown": markdown, "code": markdown_code}
+    return environment.get_template("card.md.j2")
 
 
 def _check_config(file: Path, config: dict[str, Any]) -> None:
