@@ -57,7 +57,7 @@ def write_tables(study: Study) -> str:
         "table.md": text,
         "table.csv": _csv(cells),
         "table.tex": _latex(header, rows, f"{study.title}. {caption}"),
-        "table.html": _html(study.title, header, rows, caption, picture),
+        "table.html": _html(one_line(study.title), header, rows, one_line(caption), picture),
         PICTURE_FILE: picture,
     }
     with written_aside(study.folder) as aside:
@@ -82,9 +82,10 @@ def table_rows(study: Study, cells: list[Cell]) -> tuple[list[str], Rows]:
     ]
     if study.published:
         parts.append((", published", lambda cell: "" if cell.published is None else f"{cell.published:.1f}"))
-    header = ["", *(column + suffix for column in study.columns for suffix, _ in parts)]
+    header = ["", *(one_line(column + suffix) for column in study.columns for suffix, _ in parts)]
     rows = [
-        [arm, *(text(cell) for cell in cells if cell.arm == arm for _, text in parts)] for arm in study.arms
+        [one_line(arm), *(text(cell) for cell in cells if cell.arm == arm for _, text in parts)]
+        for arm in study.arms
     ]
     return header, rows
 

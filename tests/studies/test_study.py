@@ -272,7 +272,7 @@ def test_scores_on_other_images_are_not_subtracted(study_file):
 
 
 def test_names_of_arms_and_columns_are_no_formula_no_markup_and_no_cell(study_file):
-    names = ["=1+1", "$x_{", "a | b\n<i>", "-2"]
+    names = ["=1+1", "$x_{", "a | b\n<i>", "-2", "\ud800"]
     arms = {name: {"strategy": "uniform"} for name in names}
     study = read_study(
         change(study_file, arms=arms, baseline=names[0], columns={"@c": {}}, published={}, title="<b>\n# t")
