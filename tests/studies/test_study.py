@@ -2,9 +2,12 @@
 
 import csv
 import json
+import os
 import re
+import signal
 import statistics
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +23,7 @@ from pos_hf.methods.losses import OHEM
 from pos_hf.reporting.intervals import paired_difference
 from pos_hf.studies import read_study, read_study_scores, run_study, write_tables
 from pos_hf.studies.scores import study_cells
+from tests.training.killing import fork
 
 ROOT = Path(__file__).parents[2]
 CONFIG = {
@@ -200,15 +204,49 @@ def test_no_run_starts_after_an_interruption(study_file, monkeypatch, jobs):
     started = []
     beside = threading.Barrier(jobs)
 
-    def interrupt(run, num_processes):
+    def interrupt(trainings, run):
         started.append(run)
         beside.wait(timeout=60)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("pos_hf.studies.runner._launch", interrupt)
+    monkeypatch.setattr("pos_hf.studies.runner.Trainings.run", interrupt)
     with pytest.raises(KeyboardInterrupt):
         run_study(read_study(study_file), jobs=jobs)
     assert len(started) == jobs
+
+
+LAUNCHER = """#!/bin/sh
+# passes no signal on to what it has started, like accelerate's of one process
+sh -c 'trap "sleep 0.3; touch {0}/stopped; exit 143" TERM; touch {0}/started; while :; do sleep 0.05; done' &
+wait
+"""
+
+
+def test_a_study_that_is_stopped_stops_its_trainings_and_a_second_one_is_refused(
+    study_file, tmp_path, monkeypatch
+):
+    launcher = tmp_path / "launcher"
+    launcher.write_text(LAUNCHER.format(tmp_path))
+    launcher.chmod(0o755)
+    monkeypatch.setattr("sys.executable", str(launcher))
+    study = read_study(study_file)
+
+    def run() -> None:
+        try:
+            run_study(study)
+        except SystemExit as end:
+            os._exit(end.code)
+
+    child = fork(run)
+    while not (tmp_path / "started").exists():
+        time.sleep(0.01)
+    with pytest.raises(InputError, match=f"runs is in use by process {child}"):
+        run_study(study)
+    os.kill(child, signal.SIGTERM)
+    _, status = os.waitpid(child, 0)
+    # what the launcher left behind has written its last before the study ends
+    assert (tmp_path / "stopped").exists()
+    assert os.waitstatus_to_exitcode(status) == 143
 
 
 def test_the_table_holds_means_spreads_and_paired_differences(study_file):
