@@ -107,6 +107,7 @@ class POSConfig(TrainingArguments):
         teacher_decay: plateau of the EMA teacher's decay.
         inference_options: how evaluation predicts an image, arguments of `pos_hf.evaluation.Inference`, for
             example `{"window": 798}`; None predicts each whole.
+        sync_batch_norm: BatchNorm sees the images of all processes (GPUs), as the published ResNet runs do.
         overwrite: replace the run that `output_dir` already holds.
         max_skipped_steps: stop with an error after this many steps in a row whose gradient is not finite.
     """
@@ -166,6 +167,9 @@ class POSConfig(TrainingArguments):
     inference_options: dict[str, Any] | str | None = field(
         default=None,
         metadata={"help": 'How evaluation predicts an image, as JSON: {"window": 798}. Default: whole.'},
+    )
+    sync_batch_norm: bool = field(
+        default=False, metadata={"help": "BatchNorm over the images of all processes; one has no use for it."}
     )
     max_skipped_steps: int = field(
         default=10, metadata={"help": "Stop after this many non-finite steps in a row."}

@@ -2,6 +2,7 @@
 
 from accelerate import Accelerator
 from accelerate.utils import DistributedType
+from torch import nn
 
 from pos_hf.errors import InputError
 
@@ -45,3 +46,23 @@ def refuse_inexact_engine(accelerator: Accelerator, args: POSConfig) -> None:
                 "FSDP2 hides gradients between synchronised micro-batches: with accumulation set "
                 "accelerator_config to {gradient_accumulation_kwargs: {sync_each_batch: true}}"
             )
+
+
+def synchronise_batch_norm(model: nn.Module, args: POSConfig) -> nn.Module:
+    """Make every BatchNorm see the images of all processes, where `sync_batch_norm` asks for it.
+
+    Args:
+        model: changed in place; its weights keep their names.
+        args: of the run.
+
+    Returns:
+        The model.
+
+    Raises:
+        InputError: the processes have no GPU, for which alone PyTorch has it.
+    """
+    if not args.sync_batch_norm or args.world_size == 1:
+        return model
+    if args.device.type == "cpu":
+        raise InputError("sync_batch_norm needs GPUs, PyTorch has none for CPUs: set it to false")
+    return nn.SyncBatchNorm.convert_sync_batchnorm(model)

@@ -26,7 +26,7 @@ from .arguments import POSConfig
 from .callbacks import StepHooks
 from .checkpoints import CheckpointedTrainer
 from .diagnostics import Diagnostics
-from .engines import DATA_PARALLEL, refuse_inexact_engine
+from .engines import DATA_PARALLEL, refuse_inexact_engine, synchronise_batch_norm
 from .guards import FailureRecord, count_bad_samples, warn_of_spike
 from .pushing import PushesToHub
 from .teacher import EMATeacher
@@ -73,7 +73,7 @@ class POSTrainer(CheckpointedTrainer, PushesToHub):
         if kwargs.get("model_init") is not None:
             raise InputError("model_init would rebuild the student under its teacher: pass the model itself")
         super().__init__(
-            model=model,
+            model=synchronise_batch_norm(model, args),
             args=args,
             data_collator=collate,
             train_dataset=train_dataset,

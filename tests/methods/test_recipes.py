@@ -80,6 +80,7 @@ def test_recipe_has_the_published_hyperparameters(recipe, tmp_path):
     method = get_method(training.method, **training.method_options)
     assert training.method == method_name and method.rule.threshold == threshold
     assert method.labeled_criterion == OHEM(0.7, 200_000) if ohem else method.labeled_criterion is not OHEM
+    assert training.sync_batch_norm is (method_name == "unimatch_v1")
     if method_name == "unimatch_v1":
         assert (training.optim, training.optim_args, training.weight_decay) == ("sgd", "momentum=0.9", 1e-4)
         assert method.second_draw and method.feature_branch == "joint" and not method.uses_teacher
