@@ -30,9 +30,9 @@ from pos_hf.models import PRESETS, build_model, default_image_processor
 from pos_hf.reporting import EXAMPLES, WORST, worst_images, write_examples, write_report
 from pos_hf.reporting.pseudo_labels import PseudoLabelPictures
 from pos_hf.training import POSConfig, POSTrainer
+from pos_hf.training.advice import advice_on_evaluation, advice_on_failure
 from pos_hf.training.arguments import json_options
 from pos_hf.training.checkpoints import checkpoints, find_damage, newest_complete
-from pos_hf.training.guards import advice_on_failure
 
 NUM_EXAMPLES = 6
 
@@ -76,11 +76,13 @@ def run_training(model_args: ModelArguments, data_args: DataArguments, args: POS
             # or the replaced run's would pass for this one's
             for old in [*checkpoints(folder), *(folder / name for name in OUTPUTS)]:
                 shutil.rmtree(old) if old.is_dir() else old.unlink(missing_ok=True)
-    with advice_on_failure(args, data_args.crop_size):
+    can_checkpoint = trainer.exported_model.supports_gradient_checkpointing
+    with advice_on_failure(args, data_args.crop_size, can_checkpoint):
         trainer.train(resume_from_checkpoint=checkpoint)
     trainer.save_model()
     trainer.save_state()
-    finish_folder(trainer, data, facts)
+    with advice_on_evaluation(args, str(folder)):
+        finish_folder(trainer, data, facts)
     if args.push_to_hub:
         trainer.push_to_hub()
     return folder

@@ -15,6 +15,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 import pos_hf
+from pos_hf.errors import TrainingStopped
 from pos_hf.evaluation.boundaries import boundary_areas
 from pos_hf.evaluation.calibration import BINS, calibration_counts, expected_calibration_error
 from pos_hf.evaluation.inference import Inference, patch_size
@@ -56,6 +57,8 @@ class Evaluation:
         """Intersection, predicted and labeled pixels of each image and class, int64 [N, 3, C]."""
         self.boundary = torch.zeros(3, num_classes, dtype=torch.int64, device=device)
         self.calibration = torch.zeros(3, BINS, dtype=torch.int64, device=device)
+        self.not_finite = torch.zeros((), dtype=torch.int64, device=device)
+        """Batches with a probability that is not finite."""
 
     def add(self, indices: list[int], probabilities_NCHW: Tensor, labels_NHW: Tensor) -> None:
         """Count a batch of images.
@@ -66,6 +69,8 @@ class Evaluation:
             labels_NHW: Class ids or 255, int64 [N, H, W].
         """
         confidences, predictions = probabilities_NCHW.max(1)
+        self.not_finite += ~confidences.isfinite().all()
+        confidences = confidences.nan_to_num()  # which are no index of a bin
         self.image_areas[indices] = areas(self.confusion.update(predictions, labels_NHW))
         if self.detailed:
             self.boundary += boundary_areas(predictions, labels_NHW, len(self.id2label))
@@ -74,15 +79,25 @@ class Evaluation:
             self.kept.update(self.pseudo_labeler(probabilities_NCHW), labels_NHW)
 
     def finish(self, accelerator: Accelerator | None) -> "Evaluation":
-        """Add up the counts of all processes in one reduction and bring them to the CPU."""
+        """Add up the counts of all processes in one reduction and bring them to the CPU.
+
+        Raises:
+            TrainingStopped: the model's probabilities are not finite.
+        """
         counts = [self.confusion.counts, self.kept.counts, self.image_areas, self.boundary, self.calibration]
+        counts.append(self.not_finite)
         if accelerator:
             flat = accelerator.reduce(torch.cat([count.flatten() for count in counts]), "sum")
             counts = [
                 part.view_as(count)
                 for part, count in zip(flat.split([count.numel() for count in counts]), counts, strict=True)
             ]
-        counts = [count.cpu() for count in counts]
+        *counts, not_finite = (count.cpu() for count in counts)
+        if not_finite:
+            raise TrainingStopped(
+                "the model predicts probabilities that are not finite, so that there is nothing to score: go "
+                "back to an earlier checkpoint, with a lower learning_rate"
+            )
         self.confusion.counts, self.kept.counts, self.image_areas, self.boundary, self.calibration = counts
         return self
 

@@ -3,6 +3,7 @@
 import json
 import os
 import reprlib
+import resource
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
@@ -18,6 +19,7 @@ from pos_hf.evaluation.inference import Inference
 from pos_hf.methods import Method, get_method
 from pos_hf.values import check_group, check_options, check_type
 
+FILES, FILES_A_WORKER = 48, 8  # open at a time
 INTERVALS = {
     "per_device_train_batch_size": "[1, 65536]",
     "per_device_eval_batch_size": "[1, 65536]",
@@ -197,6 +199,7 @@ class POSConfig(TrainingArguments):
             raise InputError("max_steps and num_train_epochs ask for no step: set one of them above 0")
         if self.lr_scheduler_type != "polynomial" and self.lr_scheduler_kwargs == POLYNOMIAL:
             self.lr_scheduler_kwargs = None  # the default's, which no other schedule takes
+        check_open_files(self.dataloader_num_workers)
         try:
             super().__post_init__()
         except Exception as error:  # whatever transformers and accelerate raise for one of a hundred values
@@ -321,6 +324,25 @@ def read_inference(options: dict[str, Any] | str | None) -> Inference:
     if not inference.scales:
         raise InputError("inference_options: scales is empty, but must name one scale such as 1.0")
     return inference
+
+
+def check_open_files(num_workers: int) -> None:
+    """Refuse a limit of open files under which workers hang or die without a word.
+
+    Args:
+        num_workers: processes that load data.
+
+    Raises:
+        InputError: the process may not open enough files.
+    """
+    needed = FILES + FILES_A_WORKER * num_workers
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if 0 <= limit < needed:
+        fewer = ", or lower dataloader_num_workers" if num_workers else ""
+        raise InputError(
+            f"only {limit} files may be open at a time, and dataloader_num_workers {num_workers} needs about "
+            f"{needed}: raise the limit (ulimit -n 4096){fewer}"
+        )
 
 
 def gpu_multiplies_bf16() -> bool:

@@ -1,16 +1,16 @@
-"""What watches over a run: gradients that are not finite, loss spikes, exhausted memory. Changes no step."""
+"""What watches over a run's numbers: not finite ones, loss spikes. Changes no step; the rest is in advice."""
 
 import json
 import logging
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from pos_hf.balancing import Objective
 from pos_hf.data import PairedDataset
@@ -25,8 +25,6 @@ NAMED_IMAGES = 8
 SPIKE_WINDOWS = 20  # logged windows whose median is the usual loss
 FEWEST_WINDOWS = 5  # the median of fewer says little
 SPIKE_FACTOR = 3.0
-ONE_VALUE = "Expected more than 1 value per channel"  # PyTorch's words for a BatchNorm without a variance
-OUT_OF_MEMORY = "can't allocate memory"  # PyTorch's words on a CPU, where the error has no type of its own
 
 
 class FailureRecord:
@@ -72,12 +70,15 @@ class FailureRecord:
         kept = self._kept.get(pairs, tuple(map(torch.zeros_like, now)))
         self._kept[pairs] = tuple(torch.where(skipped > 0, *both) for both in zip(now, kept, strict=True))
 
-    def stop(self, args: POSConfig, accelerator: Accelerator, dataset: PairedDataset) -> TrainingStopped:
+    def stop(
+        self, num_steps: int, args: POSConfig, accelerator: Accelerator, dataset: PairedDataset
+    ) -> TrainingStopped:
         """Write the diagnosis into the run's folder; every rank must call.
 
         `collate([dataset[tuple(key)] for key in keys])` is the batch again, for a student from a checkpoint.
 
         Args:
+            num_steps: in a row that were skipped.
             args: of the run.
             accelerator: of the run.
             dataset: names the pairs.
@@ -106,10 +107,23 @@ class FailureRecord:
         images = list(dict.fromkeys(id for row in names for id in row.values()))
         shown = ", ".join(images[:NAMED_IMAGES]) + (", ..." if len(images) > NAMED_IMAGES else "")
         return TrainingStopped(
-            f"{args.max_skipped_steps} steps in a row had a gradient that is not finite, at last step "
+            f"{num_steps} steps in a row had a gradient that is not finite, at last step "
             f"{step[0]} in the {' and the '.join(broken) or 'sum of the'} loss, with the images {shown} "
             f"({path} holds what replays it): lower learning_rate, or train with bf16 instead of fp16"
         )
+
+
+def is_finite(model: nn.Module) -> Tensor:
+    """Whether all weights and statistics are finite: 0-d bool, without a host sync.
+
+    Args:
+        model: of a sharded one this rank's part is looked at.
+    """
+    values = [
+        value.to_local() if isinstance(value, DTensor) else value
+        for value in (*model.parameters(), *model.buffers())
+    ]
+    return torch.stack([value.isfinite().all() for value in values]).all()
 
 
 def count_bad_samples(batch: Mapping[str, Mapping[str, Tensor]], num_processes: int) -> dict[str, Tensor]:
@@ -144,43 +158,3 @@ def warn_of_spike(history: Sequence[Mapping[str, Any]], loss: float, step: int) 
             "lower learning_rate or add warmup_steps",
             *(step, loss, len(usual), median),
         )
-
-
-@contextmanager
-def advice_on_failure(args: POSConfig, crop_size: int) -> Iterator[None]:
-    """Turn exhausted memory, and a batch too small for BatchNorm, into the advice that fits the run.
-
-    Args:
-        args: of the run.
-        crop_size: of the run, in pixels.
-
-    Raises:
-        TrainingStopped: in place of PyTorch's error.
-    """
-    try:
-        yield
-    except ValueError as error:
-        if ONE_VALUE not in str(error):
-            raise
-        raise TrainingStopped(
-            "a BatchNorm of the network sees one value a channel: a step holds a single labeled image; "
-            "raise per_device_train_batch_size, or take a network without BatchNorm (deeplabv3plus_tiny)"
-        ) from error
-    except RuntimeError as error:
-        if not isinstance(error, torch.OutOfMemoryError) and OUT_OF_MEMORY not in str(error):
-            raise
-        batch, parts = args.per_device_train_batch_size, args.gradient_accumulation_steps
-        advice = [f"a crop_size below {crop_size}"]
-        if not (args.bf16 or args.fp16) and args.device.type != "cpu":
-            advice.insert(0, "bf16: true")
-        if not args.gradient_checkpointing:
-            advice.insert(0, "gradient_checkpointing: true")
-        if batch > 1:
-            advice.insert(
-                0, f"per_device_train_batch_size: {batch // 2} with gradient_accumulation_steps: {2 * parts}"
-            )
-        raise TrainingStopped(
-            f"the memory of {args.device} is too small for {batch} unlabeled images a step at crop_size "
-            f"{crop_size}: try {', or '.join(advice)}, and go on from the last checkpoint in "
-            f"{args.output_dir} with --resume_from_checkpoint latest"
-        ) from error

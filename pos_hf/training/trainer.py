@@ -17,7 +17,7 @@ from transformers import BaseImageProcessor, PreTrainedModel
 from pos_hf.balancing import Fixed, GradientPair, Gramian, Strategy, average_over_ranks, uniform
 from pos_hf.data import PairedDataset, collate
 from pos_hf.data.device_views import add_strong_views
-from pos_hf.errors import InputError
+from pos_hf.errors import InputError, TrainingStopped
 from pos_hf.evaluation import evaluate_model, labeler_of, logged_quality
 from pos_hf.files import STUDENT_FOLDER, write_manifest, written_aside
 from pos_hf.methods import LossTerm, Method, StudentPair
@@ -27,7 +27,7 @@ from .callbacks import StepHooks
 from .checkpoints import CheckpointedTrainer
 from .diagnostics import Diagnostics
 from .engines import DATA_PARALLEL, refuse_inexact_engine, synchronise_batch_norm
-from .guards import FailureRecord, count_bad_samples, warn_of_spike
+from .guards import FailureRecord, count_bad_samples, is_finite, warn_of_spike
 from .pushing import PushesToHub
 from .teacher import EMATeacher
 from .tracking import TrackerPictures
@@ -322,10 +322,40 @@ class POSTrainer(CheckpointedTrainer, PushesToHub):
         if "loss" in logs:
             logs |= self.diagnostics.read(self.accelerator)
             if self._longest_skip.item() >= self.args.max_skipped_steps:
-                raise self.failures.stop(self.args, self.accelerator, self.train_dataset)
+                raise self._failure(int(self._longest_skip))
             if self.args.should_log:
                 warn_of_spike(self.state.log_history, logs["loss"], self.state.global_step)
         super().log(logs, start_time)
+
+    def _failure(self, num_steps: int) -> TrainingStopped:
+        return self.failures.stop(num_steps, self.args, self.accelerator, self.train_dataset)
+
+    def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
+        if self.control.should_evaluate or self.control.should_save:
+            self._stop_if_not_finite(self.args.max_skipped_steps)
+        super()._maybe_log_save_evaluate(*args, **kwargs)
+
+    def _finalize_training(self, *args: Any) -> Any:
+        fewest = self.args.max_skipped_steps
+        if self.accelerator.scaler is None:  # which in a few steps may still be on its way down
+            fewest = min(fewest, max(self.state.global_step, 1))
+        self._stop_if_not_finite(fewest)
+        return super()._finalize_training(*args)
+
+    def _stop_if_not_finite(self, fewest: int) -> None:
+        """Stop before what is not finite is scored or kept; in one transfer, apart from the training step."""
+        models = {"student": self.model} | ({"teacher": self.teacher.model} if self.teacher else {})
+        broken = torch.stack([~is_finite(model) for model in models.values()]).double()
+        longest, in_a_row = (number.double()[None] for number in (self._longest_skip, self._skipped_in_a_row))
+        numbers = self.accelerator.reduce(torch.cat([broken, longest, in_a_row]), "mean").tolist()
+        if numbers[-2] >= self.args.max_skipped_steps or numbers[-1] >= fewest:
+            raise self._failure(int(max(numbers[-2:])))
+        for name, share in zip(models, numbers, strict=False):
+            if share:
+                raise TrainingStopped(
+                    f"the weights of the {name} are not finite after step {self.state.global_step}: lower "
+                    "learning_rate or add warmup_steps; what was saved before is as it was"
+                )
 
     # ---- Evaluation ----
 

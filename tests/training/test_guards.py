@@ -2,20 +2,29 @@
 
 import json
 import logging
+import os
+import resource
+import signal
+from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
 from torch.utils.data import DataLoader
+from transformers import TrainerCallback
 
 from pos_hf.cli import main as cli
 from pos_hf.data import DataArguments, PairedDataset, Views, collate, load_data
 from pos_hf.errors import InputError, TrainingStopped
+from pos_hf.evaluation import evaluate_images
 from pos_hf.methods import LossTerm, Method, predict_logits
 from pos_hf.training import POSConfig
-from pos_hf.training.guards import FAILURE_FILE, advice_on_failure, warn_of_spike
+from pos_hf.training.advice import advice_on_evaluation, advice_on_failure
+from pos_hf.training.guards import FAILURE_FILE, warn_of_spike
 
-from .tiny import TinyPairs, tiny_trainer
+from .disks import on_a_small_disk
+from .killing import fork
+from .tiny import TinyPairs, tiny_model, tiny_rows, tiny_trainer
 
 
 class Overflowing(Method):
@@ -91,38 +100,176 @@ def test_a_loss_far_above_the_usual_is_warned_of(caplog):
     assert not caplog.records
 
 
+class Explode(TrainerCallback):
+    """Makes a weight infinite, or all of them too large to compute with, after a step."""
+
+    def __init__(self, value: float) -> None:
+        self.value = value
+
+    def on_optimizer_step(self, args, state, control, model=None, **kwargs):
+        with torch.no_grad():
+            model.head.weight.fill_(self.value)
+            model.backbone.weight.fill_(1.0)
+
+
+WHEN = [
+    {"eval_strategy": "steps", "eval_steps": 1},
+    {"save_strategy": "steps", "save_steps": 1},
+    {},
+]
+
+
+@pytest.mark.parametrize("when", WHEN, ids=str)
+def test_weights_that_are_not_finite_are_neither_scored_nor_saved(tmp_path, when):
+    trainer = tiny_trainer(
+        str(tmp_path),
+        method="fixmatch",
+        callbacks=[Explode(float("inf"))],
+        eval_dataset=tiny_rows(),
+        max_steps=1,
+        logging_strategy="no",
+        **when,
+    )
+    with pytest.raises(TrainingStopped, match="weights of the student are not finite after step 1: lower"):
+        trainer.train()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("when", WHEN, ids=str)
+def test_a_run_of_skipped_steps_is_noticed_without_logs(tmp_path, when):
+    trainer = tiny_trainer(
+        str(tmp_path),
+        method=Overflowing(first=0),
+        eval_dataset=tiny_rows(),
+        max_steps=2,
+        max_skipped_steps=10 if when == {} else 1,
+        logging_strategy="no",
+        **when,
+    )
+    with pytest.raises(TrainingStopped, match=r"[12] steps in a row .* in the unsupervised loss"):
+        trainer.train()
+    assert [path.name for path in tmp_path.iterdir()] == [FAILURE_FILE]
+
+
+def test_probabilities_that_are_not_finite_are_said_and_not_counted(tmp_path):
+    trainer = tiny_trainer(str(tmp_path), tiny_model(torch.float32), method="supervised")
+    trainer.model.head.weight.data.fill_(3e38)
+    trainer.model.head.bias.data.copy_(torch.tensor([0.0, float("inf"), float("inf")]))
+    for detailed in (False, True):
+        with pytest.raises(TrainingStopped, match="probabilities that are not finite"):
+            evaluate_images(trainer.model, tiny_rows(), trainer.processing_class, detailed=detailed)
+
+
+BATCH_OF_8 = {"per_device_train_batch_size": 8, "gradient_accumulation_steps": 2}
+KILLED = "DataLoader worker (pid 7) is killed by signal: "
+
+
 @pytest.mark.parametrize(
-    ("error", "settings", "advice"),
+    ("error", "settings", "can_checkpoint", "advice"),
     [
         (
             torch.OutOfMemoryError("CUDA out of memory"),
-            {"per_device_train_batch_size": 8, "gradient_accumulation_steps": 2},
+            BATCH_OF_8,
+            True,
             "per_device_train_batch_size: 4 with gradient_accumulation_steps: 4, or gradient_checkpointing",
+        ),
+        (
+            torch.OutOfMemoryError("CUDA out of memory"),
+            BATCH_OF_8,
+            False,
+            "gradient_accumulation_steps: 4, and go on from the last checkpoint",
         ),
         (
             RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate"),
             {"per_device_train_batch_size": 1, "gradient_checkpointing": True},
-            "try a crop_size below 64, and go on",
+            True,
+            "crop_size 64: start",
         ),
+        (RuntimeError(f"{KILLED}Killed. "), {}, True, "lower dataloader_num_workers"),
+        (RuntimeError(f"{KILLED}Bus error. It is possible that workers are out of shared memory"), {}, True,
+         "--shm-size"),
+        (RuntimeError("unable to write to file </torch_1_2_3>: No space left on device (28)"), {}, True,
+         "/dev/shm"),
+        (OSError(24, "Too many open files"), {}, True, "ulimit -n"),
+        (RuntimeError("Too many open files. Communication with the workers is no longer possible."), {}, True,
+         "ulimit -n"),
     ],
-)
-def test_exhausted_memory_becomes_the_advice_that_fits(tmp_path, error, settings, advice):
+)  # fmt: skip
+def test_an_exhausted_machine_becomes_the_advice_that_fits(tmp_path, error, settings, can_checkpoint, advice):
     args = POSConfig(output_dir=str(tmp_path), use_cpu=True, **settings)
-    with pytest.raises(TrainingStopped) as stopped, advice_on_failure(args, crop_size=64):
+    with pytest.raises(TrainingStopped) as stopped, advice_on_failure(args, 64, can_checkpoint):
         raise error
     assert advice in str(stopped.value) and "bf16" not in str(stopped.value)
-    with pytest.raises(RuntimeError, match="another"), advice_on_failure(args, crop_size=64):
-        raise RuntimeError("another")
+    assert "\n" not in str(stopped.value)
+    for other in (RuntimeError("another"), OSError(2, "another")):
+        with pytest.raises(type(other), match="another"), advice_on_failure(args, 64, can_checkpoint):
+            raise other
+
+
+@pytest.mark.parametrize(
+    ("batch", "advice"), [(8, "per_device_eval_batch_size: 1, or smaller"), (1, "try smaller")]
+)
+def test_memory_in_evaluation_is_not_freed_by_a_crop_or_a_training_batch(tmp_path, batch, advice):
+    args = POSConfig(output_dir=str(tmp_path), use_cpu=True, per_device_eval_batch_size=batch)
+    with (
+        pytest.raises(TrainingStopped) as stopped,
+        advice_on_failure(args, 64, can_checkpoint=True),
+        advice_on_evaluation(args, "the model"),
+    ):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+    said = str(stopped.value)
+    assert advice in said and "pos-hf evaluate --window" in said
+    assert "crop_size" not in said and "train_batch" not in said and "gradient_checkpointing" not in said
+
+
+def test_a_worker_that_is_killed_ends_training_with_advice(tmp_path):
+    class Killed(TinyPairs):
+        def __getitem__(self, key):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    trainer = tiny_trainer(str(tmp_path), train_dataset=Killed(), dataloader_num_workers=1)
+    advice = advice_on_failure(trainer.args, 64, can_checkpoint=True)
+    with pytest.raises(TrainingStopped, match="data workers was killed"), advice:
+        trainer.train()
+
+
+def test_a_small_shared_memory_is_named(tmp_path):
+    said = tmp_path / "said"
+
+    def train() -> None:
+        trainer = tiny_trainer(
+            str(tmp_path), train_dataset=TinyPairs(num_unlabeled=8, size=64), dataloader_num_workers=1
+        )
+        advice = advice_on_failure(trainer.args, 64, can_checkpoint=True)
+        with pytest.raises(TrainingStopped) as stopped, advice:
+            trainer.train()
+        said.write_text(str(stopped.value))
+
+    _, status = os.waitpid(fork(on_a_small_disk, Path("/dev/shm"), 64, train), 0)
+    if os.waitstatus_to_exitcode(status) == 77:
+        pytest.skip("mounting is not allowed here")
+    assert "the shared memory (/dev/shm, 0 MiB) is too small" in said.read_text()
+    assert "--shm-size" in said.read_text() and "\n" not in said.read_text()
+
+
+def test_a_limit_of_open_files_under_which_workers_hang_is_refused(tmp_path):
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (60, before[1]))
+    try:
+        with pytest.raises(InputError, match=r"only 60 files .* dataloader_num_workers 4 .*ulimit -n"):
+            POSConfig(output_dir=str(tmp_path), use_cpu=True, dataloader_num_workers=4)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
 def test_a_single_labeled_image_under_batchnorm_becomes_advice(tmp_path):
     args = POSConfig(output_dir=str(tmp_path), use_cpu=True)
     with (
         pytest.raises(TrainingStopped, match="single labeled image"),
-        advice_on_failure(args, 64),
+        advice_on_failure(args, 64, can_checkpoint=True),
     ):
         torch.nn.BatchNorm2d(3)(torch.zeros(1, 3, 1, 1))
-    with pytest.raises(ValueError, match="another"), advice_on_failure(args, 64):
+    with pytest.raises(ValueError, match="another"), advice_on_failure(args, 64, can_checkpoint=True):
         raise ValueError("another")
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from datasets import Dataset, Features, Image, Value
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedConfig, PreTrainedModel, SegformerImageProcessor
@@ -16,6 +17,16 @@ from pos_hf.training import POSConfig, POSTrainer
 
 NUM_CLASSES = 3
 SIZE = 8
+TRAINERS_OWN = (
+    "eval_dataset",
+    "processing_class",
+    "data_collator",
+    "optimizer_cls_and_kwargs",
+    "compute_metrics",
+    "compute_loss_func",
+    "preprocess_logits_for_metrics",
+    "model_init",
+)
 
 
 class TinyConfig(PreTrainedConfig):
@@ -109,6 +120,19 @@ class TinyPairs(torch.utils.data.Dataset):
         }
 
 
+def tiny_rows(num_rows: int = 4) -> Dataset:
+    """Rows of `id`, `image` and `mask`, of two sizes."""
+    random = np.random.default_rng(0)
+    sizes = [(SIZE, SIZE + 2 * (index % 2)) for index in range(num_rows)]
+    features = Features({"id": Value("string"), "image": Image(), "mask": Image()})
+    rows = {
+        "id": [str(index) for index in range(num_rows)],
+        "image": [random.integers(0, 256, (*size, 3)).astype(np.uint8) for size in sizes],
+        "mask": [random.integers(0, NUM_CLASSES, size).astype(np.uint8) for size in sizes],
+    }
+    return Dataset.from_dict(rows, features=features)
+
+
 def tiny_trainer(output_dir: str, model: PreTrainedModel | None = None, **arguments: Any) -> POSTrainer:
     """A trainer on `TinyPairs`; keyword arguments go to POSConfig, those named below to POSTrainer."""
     own = {
@@ -116,6 +140,7 @@ def tiny_trainer(output_dir: str, model: PreTrainedModel | None = None, **argume
         for name in ("method", "strategy")
         if not isinstance(arguments.get(name, ""), str)
     }
+    own |= {name: arguments.pop(name) for name in TRAINERS_OWN if name in arguments}
     dataset = arguments.pop("train_dataset", None) or TinyPairs()
     callbacks = arguments.pop("callbacks", None)
     defaults = {
@@ -136,9 +161,8 @@ def tiny_trainer(output_dir: str, model: PreTrainedModel | None = None, **argume
         model or tiny_model(),
         args,
         dataset,
-        processing_class=SegformerImageProcessor(do_resize=False),
         callbacks=callbacks,
-        **own,
+        **{"processing_class": SegformerImageProcessor(do_resize=False)} | own,
     )
 
 
