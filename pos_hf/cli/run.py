@@ -81,7 +81,7 @@ def run_training(model_args: ModelArguments, data_args: DataArguments, args: POS
         trainer.train(resume_from_checkpoint=checkpoint)
     trainer.save_model()
     trainer.save_state()
-    with advice_on_evaluation(args, str(folder)):
+    with trainer.as_loaded(), advice_on_evaluation(args, str(folder)):
         finish_folder(trainer, data, facts)
     if args.push_to_hub:
         trainer.push_to_hub()
@@ -162,9 +162,7 @@ def make_trainer(
     trainer = POSTrainer(
         StudentPair(*students) if len(students) == 2 else students[0],
         args,
-        PairedDataset.from_arguments(
-            data, data_args, args.seed, method.num_strong_views, second_draw=method.second_draw
-        ),
+        PairedDataset.from_arguments(data, data_args, args.seed),
         eval_dataset=scored,
         processing_class=build_image_processor(data_args, data.num_channels),
         method=method,

@@ -5,6 +5,8 @@ views of a pair are a function of (seed, key), so a run sees the same data with 
 after a resume.
 """
 
+import copy
+import dataclasses
 import logging
 from collections.abc import Iterator
 from typing import Any
@@ -71,15 +73,8 @@ class PairedDataset(Dataset[Item]):
         self._without_labels: set[int] = set()
 
     @classmethod
-    def from_arguments(
-        cls,
-        data: SegmentationData,
-        args: DataArguments,
-        seed: int,
-        num_strong_views: int = 2,
-        second_draw: bool = False,
-    ) -> "PairedDataset":
-        """Pair the training roles as the arguments say and the method needs.
+    def from_arguments(cls, data: SegmentationData, args: DataArguments, seed: int) -> "PairedDataset":
+        """Pair the training roles as the arguments say; `POSTrainer` asks for the views its method needs.
 
         Without unlabeled images (a supervised method) the labeled ones make the epoch.
         """
@@ -90,14 +85,20 @@ class PairedDataset(Dataset[Item]):
         return cls(
             data.labeled,
             unlabeled,
-            Views.from_arguments(args, num_strong_views, () if counts is None else rare_classes(counts)),
+            Views.from_arguments(args, rare_classes=() if counts is None else rare_classes(counts)),
             seed,
             args.unlabeled_ratio,
             shows_class=counts > 0 if counts is not None and args.class_aware_sampling else None,
-            second_draw=second_draw,
             skip_bad=args.on_bad_sample == "skip",
             epoch_over=args.epoch_over,
         )
+
+    def for_method(self, num_strong_views: int, second_draw: bool) -> "PairedDataset":
+        """The same pairs, with the views that a method needs."""
+        pairs = copy.copy(self)
+        pairs.views = dataclasses.replace(self.views, num_strong_views=num_strong_views)
+        pairs.second_draw = second_draw
+        return pairs
 
     def sampler(self, seed: int) -> "PairSampler":
         """The order in which training goes through this dataset."""

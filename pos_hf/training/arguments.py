@@ -1,6 +1,7 @@
 """`POSConfig`: transformers' TrainingArguments and what balancing two objectives adds to them."""
 
 import json
+import logging
 import os
 import reprlib
 import resource
@@ -9,7 +10,7 @@ from typing import Any, Literal
 
 import torch
 from accelerate.utils import DynamoBackend
-from transformers import SchedulerType, Trainer, TrainingArguments, get_scheduler
+from transformers import IntervalStrategy, SchedulerType, Trainer, TrainingArguments, get_scheduler
 from transformers.integrations import get_available_reporting_integrations
 from transformers.training_args import OptimizerNames
 
@@ -18,6 +19,8 @@ from pos_hf.errors import InputError, first_sentence, nearest
 from pos_hf.evaluation.inference import Inference
 from pos_hf.methods import Method, get_method
 from pos_hf.values import check_group, check_options, check_type
+
+logger = logging.getLogger(__name__)
 
 FILES, FILES_A_WORKER = 48, 8  # open at a time
 INTERVALS = {
@@ -57,6 +60,7 @@ CHOICES = {
     "torch_compile_mode": ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"),
     "train_sampling_strategy": ("random",),
 }
+SCORED_OTHERWISE = ("bf16_full_eval", "fp16_full_eval", "batch_eval_metrics", "prediction_loss_only")
 MADE_FOR_TEXT = ("label_smoothing_factor", "neftune_noise_alpha", "use_liger_kernel")
 OPTION_INTERVALS = {
     "supervised": "[0, 1e6]",
@@ -200,6 +204,10 @@ class POSConfig(TrainingArguments):
         if self.lr_scheduler_type != "polynomial" and self.lr_scheduler_kwargs == POLYNOMIAL:
             self.lr_scheduler_kwargs = None  # the default's, which no other schedule takes
         check_open_files(self.dataloader_num_workers)
+        if self.metric_for_best_model is None and (
+            self.load_best_model_at_end or self.save_strategy == "best"
+        ):
+            self.metric_for_best_model = SCORES[0]
         try:
             super().__post_init__()
         except Exception as error:  # whatever transformers and accelerate raise for one of a hundred values
@@ -209,11 +217,23 @@ class POSConfig(TrainingArguments):
         self.inference_options = json_options("inference_options", self.inference_options)
         # there is nothing to pin for without an accelerator, and torch warns about it
         self.dataloader_pin_memory = self.dataloader_pin_memory and self.device.type != "cpu"
+        self._refuse_what_has_no_meaning()
+        self._check_scores()
+        self._try_out()
+
+    def _refuse_what_has_no_meaning(self) -> None:
+        """Refuse what is made for other tasks, and what would break a step or a checkpoint."""
         if self.remove_unused_columns:
             raise InputError("remove_unused_columns would drop half of every batch: leave it False")
         for name in MADE_FOR_TEXT:
             if getattr(self, name):
                 raise InputError(f"{name} is made for text: leave it out")
+        for name in SCORED_OTHERWISE:
+            if getattr(self, name):
+                raise InputError(
+                    f"{name} has no meaning where whole images are scored in the weights' precision: leave "
+                    "it out"
+                )
         if self.dataloader_persistent_workers and self.dataloader_num_workers == 0:
             raise InputError("dataloader_persistent_workers needs dataloader_num_workers above 0")
         if self.auto_find_batch_size:
@@ -231,15 +251,24 @@ class POSConfig(TrainingArguments):
                 "ddp_static_graph cannot be combined with gradient accumulation (PyTorch asserts); "
                 "set one of them off"
             )
+        if self.save_only_model:
+            raise InputError("save_only_model would leave the teacher out of the checkpoints: leave it False")
+
+    def _check_scores(self) -> None:
+        """Check what says when to evaluate, and by which score to choose."""
         score = (self.metric_for_best_model or SCORES[0]).removeprefix("eval_")
         if score not in SCORES and not score.startswith(CLASS_SCORE):
             raise InputError(
                 f"metric_for_best_model is {self.metric_for_best_model!r}, but the scores are "
                 f"{', '.join(SCORES)} and {CLASS_SCORE}<class>"
             )
-        if self.save_only_model:
-            raise InputError("save_only_model would leave the teacher out of the checkpoints: leave it False")
-        self._try_out()
+        if self.save_strategy == "best" and self.eval_strategy == "no":
+            raise InputError("save_strategy 'best' needs scores: set eval_strategy to steps or epoch")
+        if self.eval_steps is not None and self.eval_strategy != "steps":
+            logger.warning(
+                "eval_steps is not used, because eval_strategy is %r: set it to steps",
+                IntervalStrategy(self.eval_strategy).value,
+            )
 
     def _try_out(self) -> None:
         """Make what is made from names and options once, at the size of one number."""

@@ -43,6 +43,8 @@ class TrackerPictures(TrainerCallback):
         rows: Any = trainer.eval_dataset
         if not trackers or rows is None:
             return
+        if isinstance(rows, dict):
+            rows = next(iter(rows.values()))
         rows = rows.select(range(min(NUM_IMAGES, len(rows))))
         model = trainer.exported_model
         maps = list(predict_probabilities(model, rows["image"], trainer.processing_class))

@@ -1,8 +1,7 @@
 """`POSTrainer`: a Trainer whose step integrates two gradients. Losses and strategies live in their rooms."""
 
 import contextlib
-from collections.abc import Iterator, Sequence
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,6 @@ from pos_hf.balancing import Fixed, GradientPair, Gramian, Strategy, average_ove
 from pos_hf.data import PairedDataset, collate
 from pos_hf.data.device_views import add_strong_views
 from pos_hf.errors import InputError, TrainingStopped
-from pos_hf.evaluation import evaluate_model, labeler_of, logged_quality
 from pos_hf.files import STUDENT_FOLDER, write_manifest, written_aside
 from pos_hf.methods import LossTerm, Method, StudentPair
 
@@ -27,27 +25,30 @@ from .callbacks import StepHooks
 from .checkpoints import CheckpointedTrainer
 from .diagnostics import Diagnostics
 from .engines import DATA_PARALLEL, refuse_inexact_engine, synchronise_batch_norm
+from .evaluating import EvaluatingTrainer, run_in_mixed_precision
 from .guards import FailureRecord, count_bad_samples, is_finite, warn_of_spike
 from .pushing import PushesToHub
+from .refusals import refuse_what_has_no_meaning
 from .teacher import EMATeacher
 from .tracking import TrackerPictures
 
 
-class POSTrainer(CheckpointedTrainer, PushesToHub):
+class POSTrainer(CheckpointedTrainer, EvaluatingTrainer, PushesToHub):
     """Trains a student on labeled and unlabeled images, with both objectives' gradients integrated (Eq. 4).
 
     Args:
-        model: the student; any model for semantic segmentation whose output has `.logits`.
+        model: the student; any `PreTrainedModel` for semantic segmentation whose output has `.logits`.
         args: the run's arguments.
-        train_dataset: pairs of a labeled and an unlabeled image.
-        eval_dataset: rows of `id`, `image`, `mask`, scored at native size.
+        train_dataset: pairs of a labeled and an unlabeled image; told which views the method needs.
+        eval_dataset: rows of `id`, `image`, `mask`, scored at native size, or several such by name.
         processing_class: the image processor; its mean and standard deviation normalise the training views.
+        data_collator: items of `train_dataset` -> a batch of the same groups of tensors.
         method: how the two losses are made; None takes `args.method`.
         strategy: Gramian -> (w_s, w_u), 0-d tensors; None takes `args.strategy`.
-        kwargs: further arguments of `transformers.Trainer`, for example callbacks or optimizers.
+        kwargs: further arguments of `transformers.Trainer`: callbacks, optimizers, optimizer_cls_and_kwargs.
 
     Raises:
-        InputError: the engine or an argument cannot give exact gradients.
+        InputError: the engine or an argument cannot give exact gradients, or an argument has no meaning here.
     """
 
     args: POSConfig
@@ -63,19 +64,21 @@ class POSTrainer(CheckpointedTrainer, PushesToHub):
         model: PreTrainedModel | StudentPair,
         args: POSConfig,
         train_dataset: PairedDataset,
-        eval_dataset: Dataset | None = None,
+        eval_dataset: Dataset | dict[str, Dataset] | None = None,
         *,
-        processing_class: BaseImageProcessor,
+        processing_class: BaseImageProcessor | None = None,
+        data_collator: Callable[[list[Any]], dict[str, Any]] = collate,
         method: Method | None = None,
         strategy: Strategy | None = None,
         **kwargs: Any,
     ) -> None:
-        if kwargs.get("model_init") is not None:
-            raise InputError("model_init would rebuild the student under its teacher: pass the model itself")
+        processing_class = refuse_what_has_no_meaning(model, args, eval_dataset, processing_class, kwargs)
+        self.method = method or args.get_method()
+        train_dataset = train_dataset.for_method(self.method.num_strong_views, self.method.second_draw)
         super().__init__(
             model=synchronise_batch_norm(model, args),
             args=args,
-            data_collator=collate,
+            data_collator=data_collator,
             train_dataset=train_dataset,
             eval_dataset=eval_dataset,
             processing_class=processing_class,
@@ -83,8 +86,10 @@ class POSTrainer(CheckpointedTrainer, PushesToHub):
         )
         refuse_inexact_engine(self.accelerator, args)
         self.sampler = train_dataset.sampler(args.seed if args.data_seed is None else args.data_seed)
-        self.method = (method or args.get_method()).to(args.device)
+        self.method.to(args.device)
         self.strategy = strategy or args.get_strategy()
+        named = getattr(strategy, "__name__", type(strategy).__name__)
+        self.strategy_name = args.strategy if strategy is None else named
         if len(self.method.objectives) == 1:
             self.strategy = Fixed(1.0, 1.0)
         self.holds_pair = len(self.method.objectives) == 2 and (
@@ -157,14 +162,7 @@ class POSTrainer(CheckpointedTrainer, PushesToHub):
         return pair
 
     def _loss_terms(self, model: nn.Module, batch: dict[str, Any]) -> Iterator[LossTerm]:
-        terms = self.method.losses(model, self.teacher.model if self.teacher else None, batch)
-        while True:
-            # autocast covers the forwards alone: the generator runs inside it, the backwards do not
-            with self.compute_loss_context_manager():
-                term = next(terms, None)
-            if term is None:
-                return
-            yield term
+        return self.method.losses(model, self.teacher.model if self.teacher else None, batch)
 
     def _backward(self, term: LossTerm, waiting: list[Tensor]) -> None:
         loss = term.loss / self.current_gradient_accumulation_steps
@@ -254,6 +252,8 @@ class POSTrainer(CheckpointedTrainer, PushesToHub):
             self.teacher.model = fsdp2_prepare_model(self.accelerator, self.teacher.model)
             # without a backward its root would stay whole, which the update cannot blend with shards
             self.teacher.model.set_reshard_after_forward(True)
+        if self.teacher:
+            run_in_mixed_precision(self.teacher.model, self.accelerator)
         names, parameters = zip(
             *((name, p) for name, p in self.model.named_parameters() if p.requires_grad), strict=True
         )
@@ -293,14 +293,14 @@ class POSTrainer(CheckpointedTrainer, PushesToHub):
         for name, parameter in model.named_parameters():
             if parameter.requires_grad:
                 groups[backbone in name.split(".")].append(parameter)
-        optimizer_class, options = self.get_optimizer_cls_and_kwargs(self.args)
+        made = self.optimizer_cls_and_kwargs or self.get_optimizer_cls_and_kwargs(self.args)
+        optimizer_class, options = made[0], {"weight_decay": self.args.weight_decay, **made[1]}
         if optimizer_class is torch.optim.SGD:
-            options["fused"] = not self.is_fsdp_enabled  # DTensor has no fused SGD
-        rate = options.pop("lr")
+            options.setdefault("fused", not self.is_fsdp_enabled)  # DTensor has no fused SGD
+        rate = options.pop("lr", self.args.learning_rate)
         head_rate = rate * self.args.head_learning_rate_multiplier
         self.optimizer = optimizer_class(
             [{"params": groups[True], "lr": rate}, {"params": groups[False], "lr": head_rate}],
-            weight_decay=self.args.weight_decay,
             **options,
         )
         return self.optimizer
@@ -357,53 +357,6 @@ class POSTrainer(CheckpointedTrainer, PushesToHub):
                     "learning_rate or add warmup_steps; what was saved before is as it was"
                 )
 
-    # ---- Evaluation ----
-
-    def evaluate(
-        self,
-        eval_dataset: Dataset | None = None,
-        ignore_keys: list[str] | None = None,
-        metric_key_prefix: str = "eval",
-    ) -> dict[str, float]:
-        """Score the teacher (the student of a method without one) at native size, and the student beside it.
-
-        Args:
-            eval_dataset: rows of `id`, `image`, `mask`; None takes the trainer's.
-            ignore_keys: unused.
-            metric_key_prefix: first part of every key.
-
-        Returns:
-            `<prefix>_mean_iou`, `_mean_iou_absent_zero`, `_overall_accuracy`, `_iou_<label>` as shares,
-            `_student_mean_iou`, and of a method with pseudo-labels the keys of `logged_quality`.
-        """
-        dataset = self.eval_dataset if eval_dataset is None else eval_dataset
-        score = partial(
-            evaluate_model,
-            dataset=dataset,
-            image_processor=self.processing_class,
-            inference=self.args.get_inference(),
-            batch_size=self.args.per_device_eval_batch_size,
-            num_workers=self.args.dataloader_num_workers,
-            accelerator=self.accelerator,
-            pseudo_labeler=labeler_of(self.method),
-        )
-        student = score(self._deployed(self.model))
-        scores = score(self.exported_model) if self.teacher else student
-        metrics = {
-            f"{metric_key_prefix}_{name}": scores[name]
-            for name in ("mean_iou", "mean_iou_absent_zero", "overall_accuracy")
-        }
-        metrics[f"{metric_key_prefix}_student_mean_iou"] = student["mean_iou"]
-        for label, iou in scores["per_category_iou"].items():
-            metrics[f"{metric_key_prefix}_iou_{label}"] = iou
-        if "pseudo_labels" in scores:
-            metrics |= logged_quality(
-                scores["pseudo_labels"], scores["per_category_iou"], self.state.log_history, metric_key_prefix
-            )
-        self.log(metrics)
-        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
-        return metrics
-
     # ---- Saving and loading ----
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
@@ -425,15 +378,6 @@ class POSTrainer(CheckpointedTrainer, PushesToHub):
                 self._export(self._deployed(self.model), aside / STUDENT_FOLDER)
             if self.args.should_save:
                 write_manifest(aside)
-
-    @property
-    def exported_model(self) -> PreTrainedModel:
-        """The model that training is for: the teacher, or the student of a method without one."""
-        return self._deployed(self.teacher.model if self.teacher else self.model)
-
-    @staticmethod
-    def _deployed(model: PreTrainedModel | StudentPair) -> PreTrainedModel:
-        return model.first if isinstance(model, StudentPair) else model
 
     def _export(self, model: PreTrainedModel, folder: Path) -> None:
         state_dict = self.accelerator.get_state_dict(model)

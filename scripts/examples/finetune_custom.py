@@ -17,14 +17,12 @@ from pos_hf import DataArguments, PairedDataset, POSConfig, POSTrainer, build_mo
 def finetune(model: str, data_arguments: DataArguments, config: POSConfig) -> dict[str, float]:
     """Train on, save the result in `config.output_dir`, and score it where the folder has images for that."""
     data = load_data(data_arguments)
-    method = config.get_method()
     trainer = POSTrainer(
         build_model(model, data.id2label, palette=data.palette),
         config,
-        PairedDataset.from_arguments(data, data_arguments, config.seed, method.num_strong_views),
+        PairedDataset.from_arguments(data, data_arguments, config.seed),
         eval_dataset=data.test if data.test is not None else data.selection,
         processing_class=AutoImageProcessor.from_pretrained(model),  # the statistics it was trained with
-        method=method,
     )
     trainer.train()
     trainer.save_model()

@@ -309,6 +309,7 @@ DATA = [
             "annotations": [{"image_id": 1, "category_id": 9, "segmentation": []}], "categories": []})))),
     Case("nothing unlabeled", ("unlabeled",),
          unlink("data/unlabeled/extra_0.png", "data/unlabeled/extra_1.png")),
+    Case("best of no scores", ("save_strategy", "eval_strategy"), keys(save_strategy="best")),
     Case("nothing to evaluate on", ("eval_strategy", "selection"), keys(eval_strategy="steps", eval_steps=1)),
     Case("batch beyond the images", ("per_device_train_batch_size", "2"),
          keys(per_device_train_batch_size=8)),

@@ -72,9 +72,7 @@ def shapes() -> SegmentationData:
 def make_trainer(folder: str, method: str, **arguments: Any) -> POSTrainer:
     torch.manual_seed(0)
     model = ForgetfulSegmenter(TinyConfig(num_labels=5))
-    pairs = PairedDataset.from_arguments(
-        shapes(), DATA, seed=0, num_strong_views=2, second_draw=method == "unimatch_v1"
-    )
+    pairs = PairedDataset.from_arguments(shapes(), DATA, seed=0)
     options = {
         "method": method,
         "method_options": METHODS[method],

@@ -306,6 +306,7 @@ def test_a_hub_model_without_feature_perturbation_trains_with_unimatch_v2(tmp_pa
         ({"strategy_options": {"gain": 1}}, "gain"),
         ({"label_smoothing_factor": 0.1}, "label_smoothing_factor"),
         ({"auto_find_batch_size": True}, "auto_find_batch_size"),
+        ({"bf16_full_eval": True}, "bf16_full_eval"),
         ({"remove_unused_columns": True}, "remove_unused_columns"),
         ({"optim": "lomo"}, "steps inside the backward"),
         ({"deepspeed": {"zero_optimization": {"stage": 2}}}, "DeepSpeed"),

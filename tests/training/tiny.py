@@ -93,6 +93,9 @@ class TinyPairs(torch.utils.data.Dataset):
     def sampler(self, seed: int) -> PairSampler:
         return PairSampler(len(self.labeled), len(self.unlabeled), seed)
 
+    def for_method(self, num_strong_views: int, second_draw: bool) -> "TinyPairs":
+        return self
+
     def names(self, key: tuple[int, int, int]) -> dict[str, str]:
         return {"labeled": f"labeled_{key[1]}", "unlabeled": f"unlabeled_{key[2]}"}
 

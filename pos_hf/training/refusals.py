@@ -1,0 +1,71 @@
+"""What users of the Trainer may pass that has no meaning here: said at construction, in one sentence."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from transformers import BaseImageProcessor, PreTrainedModel
+from transformers.trainer_utils import SaveStrategy
+
+from pos_hf.errors import InputError
+from pos_hf.methods import StudentPair
+
+from .arguments import POSConfig
+
+REMEDIES = {
+    "model_init": "would rebuild the student under its teacher: pass the model itself",
+    "compute_loss_func": "has no one loss to compute here: pass a `method`, which makes both",
+    "compute_metrics": "would need every image's logits at once: pass a callback with `on_evaluate`, or call "
+    "pos_hf.evaluation.evaluate_images",
+    "preprocess_logits_for_metrics": "has no logits to work on: pass a callback with `on_evaluate`",
+}
+
+
+def refuse_what_has_no_meaning(
+    model: Any,
+    args: POSConfig,
+    eval_dataset: Any,
+    processing_class: BaseImageProcessor | None,
+    arguments: Mapping[str, Any],
+) -> BaseImageProcessor:
+    """Look at what a trainer is made of.
+
+    Args:
+        model: the student, or two.
+        args: of the run.
+        eval_dataset: rows, or several by name.
+        processing_class: the image processor.
+        arguments: further ones of `transformers.Trainer`.
+
+    Returns:
+        The image processor.
+
+    Raises:
+        InputError: names what cannot be used, and what to pass in its place.
+    """
+    for name, remedy in REMEDIES.items():
+        if arguments.get(name) is not None:
+            raise InputError(f"{name} {remedy}")
+    for student in [model.first, model.second] if isinstance(model, StudentPair) else [model]:
+        if hasattr(student, "peft_config") or getattr(student, "_hf_peft_config_loaded", False):
+            raise InputError(
+                "PEFT's adapters are not supported, a run could be neither resumed nor evaluated: pass a "
+                "whole model, or freeze its backbone with requires_grad_(False)"
+            )
+        if not isinstance(student, PreTrainedModel):
+            raise InputError(
+                f"the model is a {type(student).__name__}, which cannot be saved and loaded as a model of "
+                "transformers: derive it from PreTrainedModel, with a config that holds id2label"
+            )
+    if processing_class is None:
+        raise InputError(
+            "processing_class is missing: pass the model's image processor, or "
+            "pos_hf.models.default_image_processor() for ImageNet's statistics"
+        )
+    if isinstance(eval_dataset, dict) and (
+        args.load_best_model_at_end or args.save_strategy == SaveStrategy.BEST
+    ):
+        raise InputError(
+            "the best model is the best on one data set: pass one as eval_dataset, or leave out "
+            "load_best_model_at_end and save_strategy 'best'"
+        )
+    return processing_class
