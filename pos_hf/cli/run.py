@@ -1,8 +1,8 @@
 """One training run from its arguments: data, model, trainer, finished folder. Parsing is in config.py."""
 
+import contextlib
 import dataclasses
 import json
-import os
 import shutil
 import sys
 from pathlib import Path
@@ -25,6 +25,7 @@ from pos_hf.errors import InputError
 from pos_hf.evaluation import evaluate_images, labeler_of, predict_images, protocol
 from pos_hf.files import RUN_FILE, written_aside
 from pos_hf.hub import write_model_card
+from pos_hf.locks import check_held, locked
 from pos_hf.methods import Method, StudentPair
 from pos_hf.models import PRESETS, build_model, default_image_processor
 from pos_hf.reporting import EXAMPLES, WORST, worst_images, write_examples, write_report
@@ -33,8 +34,22 @@ from pos_hf.training import POSConfig, POSTrainer
 from pos_hf.training.advice import advice_on_evaluation, advice_on_failure
 from pos_hf.training.arguments import json_options
 from pos_hf.training.checkpoints import checkpoints, find_damage, newest_complete
+from pos_hf.training.identity import refuse_another_run
 
 NUM_EXAMPLES = 6
+# what of the data changes the mathematics, beside which images there are
+VIEWS = (
+    "crop_size",
+    "scale_range",
+    "unlabeled_ratio",
+    "epoch_over",
+    "class_aware_sampling",
+    "rare_class_retries",
+    "mask_values",
+    "mask_colors",
+    "reduce_labels",
+    "image_range",
+)
 
 
 def run_training(model_args: ModelArguments, data_args: DataArguments, args: POSConfig) -> Path:
@@ -52,6 +67,14 @@ def run_training(model_args: ModelArguments, data_args: DataArguments, args: POS
         InputError: something cannot be used; nothing has been trained or written.
     """
     folder = Path(args.output_dir)
+    with locked(folder) if args.should_save else contextlib.nullcontext():
+        _run_training(model_args, data_args, args, folder)
+    return folder
+
+
+def _run_training(
+    model_args: ModelArguments, data_args: DataArguments, args: POSConfig, folder: Path
+) -> None:
     checkpoint = find_checkpoint(folder, args)
     is_fresh = checkpoint is None or not lies_in(checkpoint, folder)
     check_before_loading(model_args, data_args, args, is_fresh)
@@ -62,6 +85,9 @@ def run_training(model_args: ModelArguments, data_args: DataArguments, args: POS
     trainer = make_trainer(model_args, data_args, args, data, method)
     check_crop(trainer.exported_model, data_args.crop_size)
     facts = training_facts(trainer, model_args, data_args, data)
+    trainer.identity |= identity_of_inputs(model_args, data_args, facts)
+    if checkpoint is not None:
+        refuse_another_run(trainer.identity, Path(checkpoint))
     trainer.accelerator.wait_for_everyone()  # every process has looked whether the folder holds another run
     if args.should_save:
         groups = {
@@ -79,13 +105,13 @@ def run_training(model_args: ModelArguments, data_args: DataArguments, args: POS
     can_checkpoint = trainer.exported_model.supports_gradient_checkpointing
     with advice_on_failure(args, data_args.crop_size, can_checkpoint):
         trainer.train(resume_from_checkpoint=checkpoint)
+    check_held(folder)
     trainer.save_model()
     trainer.save_state()
     with trainer.as_loaded(), advice_on_evaluation(args, str(folder)):
         finish_folder(trainer, data, facts)
     if args.push_to_hub:
         trainer.push_to_hub()
-    return folder
 
 
 def find_checkpoint(folder: Path, args: POSConfig) -> str | None:
@@ -100,11 +126,8 @@ def find_checkpoint(folder: Path, args: POSConfig) -> str | None:
         The checkpoint's folder, or None for a fresh run.
 
     Raises:
-        InputError: the checkpoint is not there or damaged, or the folder holds another run or is read-only.
+        InputError: the checkpoint is not there or damaged, or the folder holds another run.
     """
-    existing = next(path for path in [folder.absolute(), *folder.absolute().parents] if path.exists())
-    if not os.access(existing, os.W_OK | os.X_OK):
-        raise InputError(f"{folder} cannot be written: choose another output_dir, or mend its permissions")
     asked = args.resume_from_checkpoint
     if asked == "latest":
         checkpoint, skipped = newest_complete(folder)
@@ -240,6 +263,27 @@ def training_facts(
         "base_model": None if origin in PRESETS or Path(origin).is_dir() else origin,
         "split_hash": data.split_hash(),
         **trainer.facts,
+    }
+
+
+def identity_of_inputs(
+    model_args: ModelArguments, data_args: DataArguments, facts: dict[str, Any]
+) -> dict[str, Any]:
+    """What changes the mathematics of a run beside what its trainer knows of, without any path.
+
+    Args:
+        model_args: the network.
+        data_args: the views.
+        facts: of `training_facts`.
+
+    Returns:
+        Values by the key that a user would change.
+    """
+    return {
+        **({"model": model_args.model} if model_args.model in PRESETS else {}),
+        "model_options": model_args.model_options,
+        "split_hash": facts["split_hash"],
+        **{name: getattr(data_args, name) for name in VIEWS},
     }
 
 

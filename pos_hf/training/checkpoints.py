@@ -1,5 +1,6 @@
 """Checkpoints that are complete or absent: what is in one, and which of a run's to resume from."""
 
+import contextlib
 import os
 import re
 import shutil
@@ -26,11 +27,13 @@ from pos_hf.files import (
     write_manifest,
     written_aside,
 )
+from pos_hf.locks import check_held, locked
 from pos_hf.methods import Method
 from pos_hf.workers import outlive_sigterm
 
 from .arguments import POSConfig
 from .diagnostics import Diagnostics
+from .identity import refuse_another_run, write_identity
 from .signals import StopOnSignal
 from .teacher import EMATeacher
 
@@ -130,6 +133,8 @@ class CheckpointedTrainer(Trainer):
     teacher: EMATeacher | None
     method: Method
     diagnostics: Diagnostics
+    identity: dict[str, Any]
+    """What a run must have in common with the one that wrote the checkpoint it goes on from."""
     _skipped_in_a_row: Tensor
     _longest_skip: Tensor
     _writing_aside = False
@@ -139,10 +144,13 @@ class CheckpointedTrainer(Trainer):
         self.stop = StopOnSignal()
         self.add_callback(self.stop)
 
-    def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
+    def train(
+        self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any
+    ) -> TrainOutput:
         """Train as the Trainer does; a SIGTERM or SIGINT ends training with a checkpoint.
 
         Args:
+            resume_from_checkpoint: a checkpoint's folder, or True for the newest complete one of the run.
             args: of `Trainer.train`.
             kwargs: of `Trainer.train`.
 
@@ -150,10 +158,17 @@ class CheckpointedTrainer(Trainer):
             What the Trainer returns.
 
         Raises:
+            InputError: another process trains in this folder, or the checkpoint is of another run.
             SystemExit: a signal came; the code is 128 + its number (143, 130), as of a process it killed.
         """
-        with self.stop.listening():
-            output = super().train(*args, **kwargs)
+        folder = Path(self.args.output_dir)
+        if resume_from_checkpoint is True:
+            resume_from_checkpoint = str(newest_complete(folder)[0] or "") or True
+        if isinstance(resume_from_checkpoint, str | Path):
+            refuse_another_run(self.identity, Path(resume_from_checkpoint))
+        lock = locked(folder) if self.args.should_save else contextlib.nullcontext()
+        with lock, self.stop.listening():
+            output = super().train(resume_from_checkpoint, *args, **kwargs)
         if self.stop.signal:
             raise SystemExit(128 + self.stop.signal)
         return output
@@ -177,6 +192,7 @@ class CheckpointedTrainer(Trainer):
         aside = run / INCOMPLETE
         with explained(checkpoint):
             if self.args.should_save:
+                check_held(Path(self.args.output_dir))
                 shutil.rmtree(aside, ignore_errors=True)  # what a killed run left
             self.accelerator.wait_for_everyone()
             try:
@@ -240,6 +256,7 @@ class CheckpointedTrainer(Trainer):
             self._export(self.teacher.model, Path(output_dir) / TEACHER_FOLDER)
         if self.args.should_save:
             save_file(self.method.state_dict(), Path(output_dir) / METHOD_STATE)
+            write_identity(self.identity, Path(output_dir))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         super()._load_from_checkpoint(resume_from_checkpoint, model)

@@ -22,6 +22,7 @@ from pos_hf.reporting.history import Run, read_runs
 
 from .arguments import POSConfig
 from .checkpoints import METHOD_STATE, TEACHER_FOLDER, publish
+from .identity import IDENTITY_FILE
 
 logger = get_logger(__name__)
 
@@ -39,6 +40,7 @@ RESUME_FILES = (
     "rng_state*.pth",
     "window-*.safetensors",
     METHOD_STATE,
+    IDENTITY_FILE,
     STATE,
 )
 
@@ -51,6 +53,7 @@ class PushesToHub(Trainer):
 
     args: POSConfig
     method: Method
+    strategy_name: str
     push_in_progress: Any
 
     @property
@@ -63,7 +66,7 @@ class PushesToHub(Trainer):
             "num_labeled": len(data.labeled),
             "num_unlabeled": num_unlabeled,
             "method": names.get(type(self.method), type(self.method).__name__),
-            "strategy": self.args.strategy if num_unlabeled else "supervised",
+            "strategy": self.strategy_name if num_unlabeled else "supervised",
             "seed": self.args.seed,
         }
 

@@ -27,6 +27,7 @@ from .diagnostics import Diagnostics
 from .engines import DATA_PARALLEL, refuse_inexact_engine, synchronise_batch_norm
 from .evaluating import EvaluatingTrainer, run_in_mixed_precision
 from .guards import FailureRecord, count_bad_samples, is_finite, warn_of_spike
+from .identity import identity_of
 from .pushing import PushesToHub
 from .refusals import refuse_what_has_no_meaning
 from .teacher import EMATeacher
@@ -109,6 +110,7 @@ class POSTrainer(CheckpointedTrainer, EvaluatingTrainer, PushesToHub):
         self._pixel_std = torch.tensor(statistics["image_std"], device=args.device)[:, None, None]
         self.add_callback(StepHooks(self))
         self.add_callback(TrackerPictures(self))
+        self.identity = identity_of(self)
 
     # ---- One training step ----
 

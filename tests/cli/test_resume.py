@@ -1,7 +1,9 @@
 """`pos-hf train` that goes on, is stopped, and starts over in the folder of another run."""
 
+import contextlib
 import json
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import pytest
 from pos_hf.cli.main import main
 from pos_hf.training import POSTrainer
 from pos_hf.training.checkpoints import INCOMPLETE
+from tests.training.killing import fork
 
 
 @pytest.fixture
@@ -91,6 +94,87 @@ def test_a_checkpoint_of_another_run_replaces_no_run_unasked(config, tmp_path, c
     assert main(["train", str(config), *resume]) == 2
     assert "other holds another run" in capsys.readouterr().err
     assert main(["train", str(config), *resume, "--overwrite"]) == 0
+
+
+ANOTHER_RUN = [
+    (["--method", "fixmatch"], ['method "unimatch_v2" (now "fixmatch")']),
+    (["--strategy", "uniform"], ['strategy "pos" (now "uniform")']),
+    (["--method_options", '{"threshold": 0.9}'], ['method_options {} (now {"threshold": 0.9})']),
+    (["--model", "dinov2_dpt_tiny"], ['model "deeplabv3plus_tiny"']),
+    (["--num_labeled", "3"], ["num_labeled 2 (now 3)", "split_hash"]),
+    (["--crop_size", "24", "--seed", "1"], ["crop_size 16 (now 24)", "seed 42 (now 1)"]),
+    (["--per_device_train_batch_size", "4"], ["processes 2 (now 4)"]),
+    (["--max_steps", "5"], ["max_steps 2 (now 5)"]),
+    (["--optim", "sgd", "--learning_rate", "0.1"], ["optim", "learning_rate"]),
+]
+SAME_RUN = {
+    "logging_steps": 1,
+    "dataloader_num_workers": 1,
+    "save_steps": 2,
+    "per_device_train_batch_size": 1,
+    "gradient_accumulation_steps": 2,
+}
+
+
+def test_a_checkpoint_is_gone_on_from_by_the_same_run_alone(config, tmp_path, capsys):
+    assert main(["train", str(config), "--selection_share", "0"]) == 0
+    run, resume = tmp_path / "run", ["--selection_share", "0", "--resume_from_checkpoint"]
+    settings = (run / "run.json").read_text()
+    for changes, words in ANOTHER_RUN:
+        capsys.readouterr()
+        assert main(["train", str(config), *resume, "latest", *changes]) == 2
+        said = capsys.readouterr().err
+        assert "Traceback" not in said and "checkpoint-2 was written by a run with" in said
+        for word in words:
+            assert word in said, said
+    assert (run / "run.json").read_text() == settings
+    config.write_text(json.dumps(json.loads(config.read_text()) | SAME_RUN))
+    assert main(["train", str(config), *resume, str(run / "checkpoint-1")]) == 0
+
+
+def test_a_constant_schedule_may_go_on_for_more_steps(config, tmp_path):
+    constant = ["--lr_scheduler_type", "constant", "--save_steps", "1"]
+    assert main(["train", str(config), *constant, "--max_steps", "1"]) == 0
+    assert main(["train", str(config), *constant, "--resume_from_checkpoint", "latest"]) == 0
+    assert json.loads((tmp_path / "run" / "trainer_state.json").read_text())["global_step"] == 2
+
+
+def test_of_two_processes_in_one_folder_one_trains_and_the_other_is_told(config, tmp_path):
+    said = tmp_path / "said"
+
+    def train() -> None:
+        with (said / str(os.getpid())).open("w") as file, contextlib.redirect_stderr(file):
+            code = main(["train", str(config)])
+        os._exit(code)
+
+    said.mkdir()
+    children = [fork(train) for _ in range(2)]
+    codes = {child: os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children}
+    assert sorted(codes.values()) == [0, 2]
+    winner, loser = sorted(codes, key=codes.__getitem__)
+    text = (said / str(loser)).read_text()
+    assert f"in use by process {winner}" in text or "another run" in text
+    assert json.loads((tmp_path / "run" / "trainer_state.json").read_text())["global_step"] == 2
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_folder_that_goes_in_mid_run_ends_it_and_is_not_written_to(
+    config, tmp_path, monkeypatch, capsys, replaced
+):
+    run = tmp_path / "run"
+    training_step = POSTrainer.training_step
+
+    def step(trainer, *args):
+        shutil.rmtree(run)
+        if replaced:
+            run.mkdir()
+            (run / "run.json").write_text("another's")
+        return training_step(trainer, *args)
+
+    monkeypatch.setattr(POSTrainer, "training_step", step)
+    assert main(["train", str(config)]) == 1
+    assert f"{run} was removed or replaced while the run wrote to it" in capsys.readouterr().err
+    assert [path.name for path in run.glob("*")] == ["run.json"] * replaced
 
 
 def test_a_replaced_run_leaves_no_file_that_would_pass_for_the_new_ones(config, tmp_path):

@@ -38,6 +38,7 @@ CONFIG = {
     "method": "unimatch_v2",
     "method_options": {"threshold": 0.3},
     "max_steps": 3,
+    "lr_scheduler_type": "constant",  # the runs that go on take more steps
     "per_device_train_batch_size": 2,
     "use_cpu": True,
     "logging_steps": 1,

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import TrainerCallback
 
 from pos_hf.cli.run import find_checkpoint
 from pos_hf.errors import InputError, TrainingStopped
@@ -32,7 +33,7 @@ STEPS = (1, 2, 3)
 def finished(tmp_path_factory) -> Path:
     """A run with three checkpoints."""
     run = tmp_path_factory.mktemp("finished")
-    make_trainer(str(run), "fixmatch", max_steps=3, callbacks=[SaveAt(STEPS)]).train()
+    make_trainer(str(run), "fixmatch", max_steps=4, callbacks=[SaveAt(STEPS)]).train()
     return run
 
 
@@ -195,13 +196,13 @@ def test_the_checkpoint_of_a_signal_stays_beside_the_best_one(tmp_path, monkeypa
 
 def test_a_step_that_is_saved_again_replaces_its_checkpoint(run):
     flip_a_bit(run / "checkpoint-3" / "model.safetensors")
-    resumed = make_trainer(str(run), "fixmatch", max_steps=3, callbacks=[SaveAt((3,))])
+    resumed = make_trainer(str(run), "fixmatch", max_steps=4, callbacks=[SaveAt((3,))])
     resumed.train(resume_from_checkpoint=str(run / "checkpoint-2"))
     assert find_damage(run / "checkpoint-3") is None
     assert names(run) == [f"checkpoint-{step}" for step in STEPS]
 
 
-@pytest.mark.parametrize("size", [100, 4000, 7000], ids="{} bytes".format)
+@pytest.mark.parametrize("size", [200, 4000, 7000], ids="{} bytes".format)
 def test_a_write_that_fails_half_way_loses_nothing_older(run, size):
     resumed = make_trainer(
         str(run),
@@ -228,6 +229,20 @@ def test_an_export_that_fails_leaves_the_older_one(run):
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
 
 
+class ReadOnlyFrom(TrainerCallback):
+    """Makes a folder's file system read-only inside a run, which has a file of it open."""
+
+    def __init__(self, step: int, folder: Path) -> None:
+        self.step, self.folder = step, str(folder).encode()
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        bind, remount, read_only = 4096, 32, 1
+        if state.global_step == self.step:
+            assert ctypes.CDLL(None).mount(self.folder, self.folder, None, bind, None) == 0
+            flags = bind | remount | read_only
+            assert ctypes.CDLL(None).mount(b"none", self.folder, None, flags, None) == 0
+
+
 @pytest.mark.parametrize("disk", ["full", "read-only"])
 def test_a_full_or_read_only_disk_is_said_in_one_sentence(tmp_path, disk):
     said = tmp_path / "said"
@@ -235,23 +250,21 @@ def test_a_full_or_read_only_disk_is_said_in_one_sentence(tmp_path, disk):
     run.mkdir()
 
     def train() -> None:
-        make_trainer(str(run), "fixmatch", max_steps=1, callbacks=[SaveAt((1,))]).train()
+        make_trainer(str(run), "fixmatch", max_steps=2, callbacks=[SaveAt((1,))]).train()
         (before,) = checkpoints(run)
         if disk == "full":
             free = os.statvfs(run).f_bavail * os.statvfs(run).f_frsize
             (run / "ballast").write_bytes(bytes(free - 16384))
-        else:
-            remount, read_only = 32, 1
-            assert ctypes.CDLL(None).mount(b"none", str(run).encode(), None, remount | read_only, None) == 0
         resumed = make_trainer(str(tmp_path), "fixmatch", max_steps=2, callbacks=[SaveAt((2,))])
         resumed.args.output_dir = str(run)
+        if disk == "read-only":
+            resumed.add_callback(ReadOnlyFrom(1, run))
         with pytest.raises(TrainingStopped) as stop:
             resumed.train(resume_from_checkpoint=str(before))
         assert newest_complete(run) == (before, [])
-        args = POSConfig(output_dir=str(run), use_cpu=True)
         if disk == "read-only":
             with pytest.raises(InputError, match="cannot be written"):
-                find_checkpoint(run, args)
+                make_trainer(str(run), "fixmatch").train()
         said.write_text(str(stop.value))
 
     _, status = os.waitpid(fork(on_a_small_disk, run, 400, train), 0)

@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
+from pos_hf.errors import InputError
 from pos_hf.training import POSTrainer
 from tests.launching import launch
 
@@ -60,6 +62,18 @@ def test_the_loss_scale_goes_on_where_it_was(tmp_path):
     assert whole.accelerator.scaler.get_scale() == 2.0**14
     assert resumed.accelerator.scaler.state_dict() == whole.accelerator.scaler.state_dict()
     assert digests(resumed) == digests(whole)
+
+
+def test_a_trainer_goes_on_with_its_own_run_alone(tmp_path):
+    make_trainer(str(tmp_path), "fixmatch", callbacks=[SaveAt((1,))], max_steps=2).train()
+    for other, words in (
+        (make_trainer(str(tmp_path), "unimatch_v2", max_steps=2), r'method "fixmatch" \(now "unimatch_v2"\)'),
+        (make_trainer(str(tmp_path), "fixmatch", max_steps=2, seed=5), r"seed 42 \(now 5\)"),
+    ):
+        before = nn.utils.parameters_to_vector(other.model.parameters()).clone()
+        with pytest.raises(InputError, match=words):
+            other.train(resume_from_checkpoint=True)
+        assert torch.equal(nn.utils.parameters_to_vector(other.model.parameters()), before)
 
 
 @pytest.fixture
