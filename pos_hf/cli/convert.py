@@ -39,7 +39,8 @@ def main(argv: list[str]) -> int:
     id2label = None
     if args.id2label is not None:
         try:
-            id2label = {int(key): str(label) for key, label in json.loads(args.id2label.read_text()).items()}
+            names = json.loads(args.id2label.read_text())
+            id2label = dict(sorted((int(key), str(label)) for key, label in names.items()))
         except (OSError, ValueError, AttributeError, RecursionError) as error:
             raise InputError(
                 f"{args.id2label} is no JSON object of class names by id: {first_sentence(error)}"
@@ -47,7 +48,7 @@ def main(argv: list[str]) -> int:
     keep_existing([args.to / name for name in FILES], "give another folder to --to")
 
     from pos_hf.models.convert import convert_checkpoint
-    from pos_hf.models.presets import default_image_processor
+    from pos_hf.models.processors import default_image_processor
 
     model, report = convert_checkpoint(
         args.source, weights=args.weights, id2label=id2label, strict=not args.partial

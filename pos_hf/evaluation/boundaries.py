@@ -8,6 +8,8 @@ from pos_hf.evaluation.metrics import IGNORE_INDEX
 
 WIDTH = 0.02
 """Half-width of the border band as a share of the image's diagonal (the published default)."""
+SUMS_BYTES = 256 * 2**20
+"""Of the integral images held at once: the classes of a large image are measured a few at a time."""
 
 
 def boundary_areas(predictions_NHW: Tensor, labels_NHW: Tensor, num_classes: int) -> Tensor:
@@ -29,12 +31,13 @@ def boundary_areas(predictions_NHW: Tensor, labels_NHW: Tensor, num_classes: int
     predictions_NHW = torch.where(labels_NHW == IGNORE_INDEX, IGNORE_INDEX, predictions_NHW)
     areas = torch.zeros(3, num_classes, dtype=torch.int64, device=labels_NHW.device)
     for maps_2HW in torch.stack([predictions_NHW, labels_NHW], 1):
-        classes = maps_2HW.unique()
-        classes = classes[classes < num_classes]
-        masks = maps_2HW[:, None] == classes[:, None, None]
-        predicted, labeled = masks & ~_eroded(masks, radius)
-        bands = torch.stack([predicted & labeled, predicted, labeled])
-        areas[:, classes] += bands.sum((-2, -1))
+        classes = maps_2HW.unique().long()
+        at_once = max(1, SUMS_BYTES // (2 * 4 * height * width))
+        for some in classes[classes < num_classes].split(at_once):
+            masks = maps_2HW[:, None] == some[:, None, None]
+            predicted, labeled = masks & ~_eroded(masks, radius)
+            bands = torch.stack([predicted & labeled, predicted, labeled])
+            areas[:, some] += bands.sum((-2, -1))
     return areas
 
 

@@ -3,6 +3,7 @@ end. How one image is predicted is in `inference`, what is counted in `results`.
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -17,24 +18,32 @@ from tqdm.auto import tqdm
 from transformers import BaseImageProcessor, PreTrainedModel
 
 from pos_hf.data.segmentation_data import row_ids
-from pos_hf.evaluation.inference import Inference, class_probabilities, label_names
+from pos_hf.errors import InputError, TrainingStopped
+from pos_hf.evaluation.inference import Inference, Strip, label_names, probability_strips
 from pos_hf.evaluation.pseudo_labels import PseudoLabeler
 from pos_hf.evaluation.results import Evaluation
+from pos_hf.models.processors import normalise, num_channels
 from pos_hf.workers import outlive_sigterm
 
-MAX_WAITING = 64
-"""Images held back while batches of one shape fill up; bounds memory when every image has another size."""
+WAITING_BYTES = 256 * 2**20
+"""Of images held back while batches of one shape fill up; bounds memory when every image has another size."""
+OUT_OF_MEMORY = "can't allocate memory"  # PyTorch's words on a CPU, where the error has no type of its own
+ADVISED_WINDOW = 512
 
 
 class Prepared(NamedTuple):
-    """One image ready for the model."""
+    """One image as its processor cut and resized it, normalised only on the model's device."""
 
-    pixel_values: Tensor
-    """float [3, H, W]."""
+    pixels: Tensor
+    """uint8 [channels, H, W]."""
     labels: Tensor
-    """int64 [H', W'] at native size; empty where the row has no mask."""
+    """uint8 [H', W'] at native size; empty where the row has no mask."""
     size: tuple[int, int]
     """Native (height, width)."""
+
+    @property
+    def nbytes(self) -> int:
+        return self.pixels.nbytes + self.labels.nbytes
 
 
 def evaluate_model(
@@ -62,7 +71,7 @@ def evaluate_images(
     Args:
         model: The model on its device; left in the mode it came in.
         dataset: Rows `{"id": str, "image": PIL image, "mask": PIL image of class ids, 255 = ignored}`.
-        image_processor: Turns one PIL image into `pixel_values` [1, 3, H, W].
+        image_processor: What the model needs to read an image.
         inference: The protocol; the whole image by default.
         batch_size: Images of one shape predicted together.
         num_workers: Processes that decode images.
@@ -93,7 +102,8 @@ def evaluate_images(
     model.eval()
     for indices, batch in image_batches(dataset, image_processor, mine, batch_size, num_workers):
         labels = torch.stack([item.labels for item in batch]).to(model.device)
-        evaluation.add(indices, _predict(model, batch, inference or Inference()), labels)
+        with memory_advice(model, batch, inference):
+            evaluation.add(indices, _predict(model, batch, image_processor, inference), labels)
         bar.update(len(batch))
     bar.close()
     model.train(was_training)
@@ -111,7 +121,7 @@ def image_batches(
 
     Args:
         dataset: Rows of `image` and perhaps `mask`.
-        image_processor: Turns one PIL image into `pixel_values` [1, 3, H, W].
+        image_processor: Cuts and resizes them, where it does so.
         indices: Rows to take.
         batch_size: Largest batch.
         num_workers: Processes that decode images.
@@ -129,9 +139,10 @@ def image_batches(
     )
     waiting: dict[tuple, dict[int, Prepared]] = defaultdict(dict)
     for index, item in zip(indices, rows, strict=True):
-        shape = (item.pixel_values.shape, item.size)
+        shape = (item.pixels.shape, item.size)
         waiting[shape][index] = item
-        if len(waiting[shape]) < batch_size and sum(map(len, waiting.values())) < MAX_WAITING:
+        held = sum(item.nbytes for batch in waiting.values() for item in batch.values())
+        if len(waiting[shape]) < batch_size and held < WAITING_BYTES:
             continue
         fullest = max(waiting, key=lambda shape: len(waiting[shape]))
         batch = waiting.pop(fullest)
@@ -151,15 +162,18 @@ def predict_probabilities(
     Args:
         model: The model on its device; left in eval mode.
         images: PIL images, or uint8 arrays [H, W, channels], of any size.
-        image_processor: Turns one PIL image into `pixel_values` [1, 3, H, W].
+        image_processor: What the model needs to read an image.
         inference: The protocol; the whole image by default.
 
     Yields:
         Class probabilities at native size on the model's device, float32 [1, C, H, W].
     """
-    model.eval()
-    for image in images:
-        yield _predict(model, [_prepare({"image": image}, image_processor)], inference or Inference())
+    for item in _prepared(model, images, image_processor):
+        with memory_advice(model, [item], inference):
+            strips = _predict(model, [item], image_processor, inference)
+            maps = [strip.probabilities for strip in strips]
+            probabilities = torch.cat(maps, -2) if len(maps) > 1 else maps[0]
+        yield probabilities
 
 
 def predict_images(
@@ -168,9 +182,23 @@ def predict_images(
     image_processor: BaseImageProcessor,
     inference: Inference | None = None,
 ) -> Iterator[np.ndarray]:
-    """The class ids of `predict_probabilities`, uint8 [H, W]. Same arguments."""
-    for probabilities in predict_probabilities(model, images, image_processor, inference):
-        yield probabilities[0].argmax(0).to("cpu", torch.uint8).numpy()
+    """The class ids of `predict_probabilities`, uint8 [H, W], made strip by strip. Same arguments."""
+    for item in _prepared(model, images, image_processor):
+        prediction = np.empty(item.size, np.uint8)
+        with memory_advice(model, [item], inference):
+            for top, probabilities in _predict(model, [item], image_processor, inference):
+                rows = probabilities[0].argmax(0).to("cpu", torch.uint8).numpy()
+                prediction[top : top + len(rows)] = rows
+                del probabilities  # before the next strip is made
+        yield prediction
+
+
+def _prepared(
+    model: PreTrainedModel, images: Iterable[Image.Image | np.ndarray], image_processor: BaseImageProcessor
+) -> Iterator[Prepared]:
+    model.eval()
+    for image in images:
+        yield _prepare({"image": image}, image_processor)
 
 
 def _prepare(row: dict, image_processor: BaseImageProcessor) -> Prepared:
@@ -179,14 +207,68 @@ def _prepare(row: dict, image_processor: BaseImageProcessor) -> Prepared:
         layout = "channels_last"
     else:
         image = image.convert("RGB")
-    pixel_values = image_processor(images=image, return_tensors="pt", input_data_format=layout)[
-        "pixel_values"
-    ][0]
-    labels = torch.tensor(np.asarray(row["mask"]) if "mask" in row else [], dtype=torch.int64)
-    height, width = np.asarray(image).shape[:2]
-    return Prepared(pixel_values, labels, (height, width))
+    pixels = image_processor(
+        images=image,
+        return_tensors="pt",
+        input_data_format=layout,
+        do_rescale=False,
+        do_normalize=False,
+    )["pixel_values"][0]
+    labels = torch.tensor(np.asarray(row["mask"]) if "mask" in row else [], dtype=torch.uint8)
+    height, width = image.shape[:2] if isinstance(image, np.ndarray) else image.size[::-1]
+    return Prepared(pixels, labels, (height, width))
 
 
-def _predict(model: PreTrainedModel, batch: list[Prepared], inference: Inference) -> Tensor:
-    pixel_values = torch.stack([item.pixel_values for item in batch]).to(model.device, model.dtype)
-    return class_probabilities(model, pixel_values, inference, batch[0].size)
+def _predict(
+    model: PreTrainedModel,
+    batch: list[Prepared],
+    image_processor: BaseImageProcessor,
+    inference: Inference | None,
+) -> Iterator[Strip]:
+    pixels = torch.stack([item.pixels for item in batch]).to(model.device)
+    expected = num_channels(model)
+    if pixels.shape[1] != expected:
+        raise InputError(
+            f"an image has {pixels.shape[1]} channels, but the model takes {expected}: give it images like "
+            "those it was trained on"
+        )
+    return probability_strips(
+        model,
+        pixels,
+        inference or Inference(),
+        batch[0].size,
+        lambda part: normalise(part, image_processor).to(model.dtype),
+    )
+
+
+@contextmanager
+def memory_advice(
+    model: PreTrainedModel, batch: Sequence[Prepared], inference: Inference | None
+) -> Iterator[None]:
+    """Turn exhausted memory into the advice that helps against large images.
+
+    Args:
+        model: What predicts.
+        batch: What it predicts.
+        inference: The protocol.
+
+    Raises:
+        TrainingStopped: In place of PyTorch's, Python's or Pillow's error.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        is_torchs = isinstance(error, torch.OutOfMemoryError) or OUT_OF_MEMORY in str(error)
+        if not is_torchs and not isinstance(error, MemoryError):
+            raise
+        window = (inference or Inference()).window
+        remedies = [f"--window {ADVISED_WINDOW if window is None else max(window // 2, 2)}"]
+        if inference and (len(inference.scales) > 1 or inference.flip):
+            remedies.append("without --scales and --flip")
+        if len(batch) > 1:
+            remedies.append("one image at a time (--batch_size 1, in training per_device_eval_batch_size)")
+        height, width = batch[0].size
+        raise TrainingStopped(
+            f"the memory of {model.device} is too small to predict {len(batch)} of {width} x {height} pixels "
+            f"at once: `pos-hf evaluate` and `pos-hf predict` need less with {', or '.join(remedies)}"
+        ) from error

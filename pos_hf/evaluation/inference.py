@@ -1,17 +1,26 @@
 """From normalised pixels to class probabilities at native size: resize rule, sliding window, scales and flip.
 Scores are in `metrics`, the loop over a data set in `evaluator`."""
 
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from functools import cached_property
+from typing import Any, Literal, NamedTuple, cast
 
 import torch
 from torch import Tensor
-from torch.nn.functional import interpolate
+from torch.nn.functional import interpolate, pad
 from transformers import PreTrainedModel
 
 from pos_hf.data import voc_palette
 from pos_hf.errors import InputError
 from pos_hf.methods.base import predict_logits
+
+SQUARE_MODELS = {"dpt"}
+"""Types of transformers' models that lay their tokens out in a square; other images are padded to one with
+the mean colour."""
+STRIP_BYTES = 512 * 2**20
+"""Largest map of class probabilities that is held at once where an image can be predicted in strips."""
 
 
 @dataclass(frozen=True)
@@ -37,44 +46,73 @@ class Inference:
     flip: bool = False
 
 
+Normalise = Callable[[Tensor], Tensor]
+"""Pixels as they were decoded, uint8 [N, channels, H, W] -> what the model takes."""
+
+
+class Strip(NamedTuple):
+    """Class probabilities of some rows of the images."""
+
+    top: int
+    """First row."""
+    probabilities: Tensor
+    """float32 [N, C, rows, width], summing to 1 over the classes."""
+
+
 @torch.no_grad()
-def class_probabilities(
+def probability_strips(
     model: PreTrainedModel,
-    pixel_values_NCHW: Tensor,
+    pixels_NCHW: Tensor,
     inference: Inference,
     size: tuple[int, int] | None = None,
-) -> Tensor:
-    """Probabilities of every class for every pixel; the prediction is their argmax.
+    normalise: Normalise = lambda pixels: pixels,
+) -> Iterator[Strip]:
+    """Probabilities of every class for every pixel, in strips of at most `STRIP_BYTES` where that can be.
+
+    Where it takes more than one strip, the windows that reach into two of them are predicted twice. Whole
+    images under several scales or mirrored come in one strip: the model would see them again for each.
 
     Args:
         model: A segmentation model in eval mode.
-        pixel_values_NCHW: Normalised images on the model's device, float [N, 3, H, W].
+        pixels_NCHW: Images on the model's device, [N, channels, H, W].
         inference: The protocol.
         size: (height, width) of the result in pixels; the images' own by default.
+        normalise: Applied to each part of the images that the model sees.
 
-    Returns:
-        float32 [N, C, height, width], summing to 1 over the classes.
+    Yields:
+        Strips that follow each other from the top to the bottom.
     """
-    height, width = pixel_values_NCHW.shape[-2:]
-    size = size or (height, width)
-    multiple = inference.multiple or patch_size(model)
-    views = []
-    for scale in inference.scales:
-        scaled = _resize(pixel_values_NCHW, (round(height * scale), round(width * scale)))
-        for flipped in (False, True) if inference.flip else (False,):
-            view = scaled.flip(-1) if flipped else scaled
-            if inference.window is None:
-                probabilities = full_size_logits(model, view, multiple, size).softmax(1)
-            else:
-                probabilities = _sliding_window(model, view, multiple, inference.window, inference.layout)
-                probabilities = _resize(probabilities, size)
-            views.append(probabilities.flip(-1) if flipped else probabilities)
-    return torch.stack(views).mean(0) if len(views) > 1 else views[0]
+    height, width = size or (pixels_NCHW.shape[-2], pixels_NCHW.shape[-1])
+    views = [
+        (_Windowed if inference.window else _Whole)(
+            model, pixels_NCHW, inference, (height, width), normalise, scale, is_flipped
+        )
+        for scale in inference.scales
+        for is_flipped in ((False, True) if inference.flip else (False,))
+    ]
+    row_bytes = 4 * len(pixels_NCHW) * len(label_names(model)) * width
+    rows = height if inference.window is None and len(views) > 1 else max(1, STRIP_BYTES // row_bytes)
+    for top in range(0, height, rows):
+        # nothing here holds a strip that was given away
+        yield Strip(top, _average(views, top, min(top + rows, height)))
+
+
+def class_probabilities(
+    model: PreTrainedModel,
+    pixels_NCHW: Tensor,
+    inference: Inference,
+    size: tuple[int, int] | None = None,
+    normalise: Normalise = lambda pixels: pixels,
+) -> Tensor:
+    """The strips of `probability_strips` in one, float32 [N, C, height, width]. Same arguments."""
+    strips = probability_strips(model, pixels_NCHW, inference, size, normalise)
+    maps = [strip.probabilities for strip in strips]
+    return torch.cat(maps, -2) if len(maps) > 1 else maps[0]
 
 
 def label_names(model: PreTrainedModel) -> dict[int, str]:
-    """Class id -> name; transformers has already turned JSON's string keys into integers."""
-    return cast(dict[int, str], model.config.id2label)
+    """Class id -> name, in the order of ids (JSON's keys come in any, in text order from transformers)."""
+    return dict(sorted(cast(dict[int, str], model.config.id2label).items()))
 
 
 def palette_of(model: PreTrainedModel) -> list[list[int]]:
@@ -142,27 +180,145 @@ def full_size_logits(
     Returns:
         float32 [N, C, height, width].
     """
+    return _resize(model_logits(model, pixel_values_NCHW, multiple), size)
+
+
+def model_logits(model: PreTrainedModel, pixel_values_NCHW: Tensor, multiple: int) -> Tensor:
+    """Logits of the whole image at the size that the model sees it in, float32 [N, C, h, w]."""
     height, width = (max(1, int(side / multiple + 0.5)) * multiple for side in pixel_values_NCHW.shape[-2:])
-    logits = predict_logits(model, _resize(pixel_values_NCHW, (height, width))).float()
-    return _resize(logits, size)
+    image = _resize(pixel_values_NCHW, (height, width))
+    if model.config.model_type in SQUARE_MODELS:
+        side = max(height, width)
+        image = pad(image, (0, side - width, 0, side - height))
+    return predict_logits(model, image).float()[..., :height, :width]
 
 
-def _sliding_window(
-    model: PreTrainedModel, pixel_values_NCHW: Tensor, multiple: int, window: int, layout: str
-) -> Tensor:
+@dataclass
+class _View(ABC):
+    """The images at one scale, mirrored or not."""
+
+    model: PreTrainedModel
+    pixels_NCHW: Tensor
+    inference: Inference
+    size: tuple[int, int]
+    normalise: Normalise
+    scale: float
+    is_flipped: bool
+
+    @property
+    def scaled_size(self) -> tuple[int, int]:
+        height, width = (max(1, round(side * self.scale)) for side in self.pixels_NCHW.shape[-2:])
+        return height, width
+
+    @property
+    def multiple(self) -> int:
+        return self.inference.multiple or patch_size(self.model)
+
+    def image(self, top: int, bottom: int) -> Tensor:
+        """What the model sees of the scaled image between two of its rows."""
+        height = self.pixels_NCHW.shape[-2]
+        first, last = source_rows(top, bottom, self.scaled_size[0], height)
+        rows = self.normalise(self.pixels_NCHW[..., first:last, :])
+        rows = resized_rows(rows, first, height, self.scaled_size, top, bottom)
+        return rows.flip(-1) if self.is_flipped else rows
+
+    @abstractmethod
+    def rows(self, top: int, bottom: int) -> Tensor:
+        """Probabilities of rows of the result."""
+
+    def _upright(self, maps_NCHW: Tensor) -> Tensor:
+        return maps_NCHW.flip(-1) if self.is_flipped else maps_NCHW
+
+
+class _Whole(_View):
+    """The model sees the whole image at once."""
+
+    @cached_property
+    def logits(self) -> Tensor:
+        return model_logits(self.model, self.image(0, self.scaled_size[0]), self.multiple)
+
+    def rows(self, top: int, bottom: int) -> Tensor:
+        logits = self.logits
+        if (top, bottom) == (0, self.size[0]):
+            del self.logits  # no other rows are asked for
+        logits = resized_rows(logits, 0, logits.shape[-2], self.size, top, bottom)
+        return self._upright(logits.softmax(1))
+
+
+class _Windowed(_View):
     """Mean over the windows that see a pixel; the published sum has the same argmax."""
-    num_images, _, height, width = pixel_values_NCHW.shape
-    shape = (num_images, len(label_names(model)), height, width)
-    total = pixel_values_NCHW.new_zeros(shape, dtype=torch.float32)
-    seen = total.new_zeros(height, width)
-    for top in window_starts(height, window, layout):
-        for left in window_starts(width, window, layout):
-            place = (..., slice(top, top + window), slice(left, left + window))
-            crop = pixel_values_NCHW[place]
-            logits = full_size_logits(model, crop, multiple, (crop.shape[-2], crop.shape[-1]))
-            total[place] += logits.softmax(1)
-            seen[place] += 1
-    return total / seen
+
+    def rows(self, top: int, bottom: int) -> Tensor:
+        first, last = source_rows(top, bottom, self.size[0], self.scaled_size[0])
+        mean = self._mean(first, last)
+        return self._upright(resized_rows(mean, first, self.scaled_size[0], self.size, top, bottom))
+
+    def _mean(self, first: int, last: int) -> Tensor:
+        """Probabilities of rows of the scaled image."""
+        height, width = self.scaled_size
+        side, layout = self.inference.window or 0, self.inference.layout
+        shape = (len(self.pixels_NCHW), len(label_names(self.model)), last - first, width)
+        total = torch.zeros(shape, device=self.pixels_NCHW.device)
+        seen = total.new_zeros(last - first, width)
+        for top in window_starts(height, side, layout):
+            bottom = min(top + side, height)
+            if top >= last or bottom <= first:
+                continue
+            image = self.image(top, bottom)
+            shared = slice(max(top, first) - top, min(bottom, last) - top)
+            rows = slice(max(top, first) - first, min(bottom, last) - first)
+            for left in window_starts(width, side, layout):
+                crop = image[..., left : left + side]
+                logits = full_size_logits(self.model, crop, self.multiple, (crop.shape[-2], crop.shape[-1]))
+                total[..., rows, left : left + side] += logits[..., shared, :].softmax(1)
+                seen[rows, left : left + side] += 1
+        return total.div_(seen)
+
+
+def _average(views: Sequence[_View], top: int, bottom: int) -> Tensor:
+    total = views[0].rows(top, bottom)
+    for view in views[1:]:
+        total += view.rows(top, bottom)
+    return total.div_(len(views)) if len(views) > 1 else total
+
+
+def source_rows(top: int, bottom: int, height: int, source_height: int) -> tuple[int, int]:
+    """First row, and the one after the last, that rows of a resized map are made of (see `resized_rows`)."""
+    if height == source_height:
+        return top, bottom
+    step = (source_height - 1) / max(height - 1, 1)
+    # a row more on each side: torch computes positions in float32
+    return max(int(top * step) - 1, 0), min(int((bottom - 1) * step) + 3, source_height)
+
+
+def resized_rows(
+    maps_NCHW: Tensor, first: int, source_height: int, size: tuple[int, int], top: int, bottom: int
+) -> Tensor:
+    """Rows of a map resized bilinearly with aligned corners, from the rows that they are made of.
+
+    Args:
+        maps_NCHW: Rows of the source from `first` on, at least `source_rows`, float [N, C, h, w].
+        first: Where they begin in the source.
+        source_height: Rows of the whole source.
+        size: (height, width) of the whole result.
+        top: First row wanted of the result.
+        bottom: Row after the last.
+
+    Returns:
+        float [N, C, bottom - top, width].
+    """
+    height, width = size
+    if height == source_height:
+        return _resize(maps_NCHW[..., top - first : bottom - first, :], (bottom - top, width))
+    if (top, bottom) == (0, height):
+        return _resize(maps_NCHW, size)
+    step = torch.tensor((source_height - 1) / max(height - 1, 1), device=maps_NCHW.device)
+    positions = torch.arange(top, bottom, device=maps_NCHW.device) * step
+    above = positions.long().clamp(max=source_height - 1)
+    below = (above + 1).clamp(max=source_height - 1)
+    weight = (positions - above).to(maps_NCHW.dtype)[:, None]
+    rows = torch.lerp(maps_NCHW[..., above - first, :], maps_NCHW[..., below - first, :], weight)
+    return _resize(rows, (bottom - top, width))
 
 
 def _resize(maps_NCHW: Tensor, size: tuple[int, int]) -> Tensor:

@@ -1,19 +1,17 @@
 """A trained model and its image processor from a folder or the Hub. Building a new model to train is in
 `pos_hf.models`."""
 
+import hashlib
 from pathlib import Path
 
 import torch
-from transformers import (
-    AutoImageProcessor,
-    AutoModelForSemanticSegmentation,
-    BaseImageProcessor,
-    PreTrainedModel,
-)
+from torch import nn
+from transformers import AutoModelForSemanticSegmentation, BaseImageProcessor, PreTrainedModel
 
 from pos_hf.errors import InputError, first_sentence
 from pos_hf.evaluation.inference import palette_of, patch_size
 from pos_hf.model_folders import check_model_folder
+from pos_hf.models.processors import image_range, load_image_processor
 
 MAX_SIDE = 16384
 """Pixels to which an image may be resized; crops have the same bound."""
@@ -52,7 +50,7 @@ def load_for_inference(
             trust_remote_code=trust_remote_code,
             output_loading_info=True,
         )
-        image_processor = AutoImageProcessor.from_pretrained(name_or_path, subfolder=subfolder)
+        image_processor = load_image_processor(name_or_path, trust_remote_code, subfolder)
     except OSError as error:
         raise InputError(
             f"'{name_or_path}' is neither a local model folder nor a Hub repository that can be reached "
@@ -61,8 +59,7 @@ def load_for_inference(
     except Exception as error:  # a damaged config.json or weights file fails in any of the libraries below
         if "contains custom code" in str(error):
             raise InputError(
-                f"'{name_or_path}' brings its own model code: read it, then add --trust_remote_code to run "
-                "it."
+                f"'{name_or_path}' brings its own code: read it, then add --trust_remote_code to run it."
             ) from error
         raise InputError(
             f"'{name_or_path}' does not load as a segmentation model: {first_sentence(error)}"
@@ -77,6 +74,7 @@ def load_for_inference(
         patch_size(model)
         palette_of(model)
         _check_resize(image_processor)
+        image_range(image_processor)
     except InputError as error:
         raise InputError(f"'{name_or_path}': {error}") from error
     return model.to(device).eval(), image_processor
@@ -91,3 +89,11 @@ def _check_resize(image_processor: BaseImageProcessor) -> None:
                 f"preprocessor_config.json resizes images to a {side} of {pixels} pixels, but it must lie in "
                 f"[1, {MAX_SIDE}]: correct it"
             )
+
+
+def weights_fingerprint(model: nn.Module) -> str:
+    """Name a model's weights in 12 hexadecimal digits."""
+    digest = hashlib.sha256()
+    for weight in model.parameters():
+        digest.update(weight.detach().float().cpu().numpy().tobytes())
+    return digest.hexdigest()[:12]

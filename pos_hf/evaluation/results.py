@@ -3,6 +3,7 @@ loop is in `evaluator`."""
 
 import json
 import math
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ import pos_hf
 from pos_hf.errors import TrainingStopped
 from pos_hf.evaluation.boundaries import boundary_areas
 from pos_hf.evaluation.calibration import BINS, calibration_counts, expected_calibration_error
-from pos_hf.evaluation.inference import Inference, patch_size
+from pos_hf.evaluation.inference import Inference, Strip, patch_size
 from pos_hf.evaluation.metrics import IGNORE_INDEX, ConfusionMatrix, areas, class_iou, scores
 from pos_hf.evaluation.pseudo_labels import PseudoLabeler, pseudo_label_quality
 from pos_hf.files import COUNTS_FILE, SCORES_FILE, written_aside
@@ -60,23 +61,30 @@ class Evaluation:
         self.not_finite = torch.zeros((), dtype=torch.int64, device=device)
         """Batches with a probability that is not finite."""
 
-    def add(self, indices: list[int], probabilities_NCHW: Tensor, labels_NHW: Tensor) -> None:
+    def add(self, indices: list[int], strips: Iterable[Strip], labels_NHW: Tensor) -> None:
         """Count a batch of images.
 
         Args:
             indices: Position of each image among `ids`.
-            probabilities_NCHW: Class probabilities at native size, float [N, C, H, W].
-            labels_NHW: Class ids or 255, int64 [N, H, W].
+            strips: Class probabilities at native size, all rows in order.
+            labels_NHW: Class ids or 255, uint8 [N, H, W].
         """
-        confidences, predictions = probabilities_NCHW.max(1)
-        self.not_finite += ~confidences.isfinite().all()
-        confidences = confidences.nan_to_num()  # which are no index of a bin
-        self.image_areas[indices] = areas(self.confusion.update(predictions, labels_NHW))
+        maps = []
+        for top, probabilities in strips:
+            confidences, predictions = probabilities.max(1)
+            self.not_finite += ~confidences.isfinite().all()
+            confidences = confidences.nan_to_num()  # which are no index of a bin
+            labels = labels_NHW[:, top : top + probabilities.shape[-2]]
+            self.image_areas[indices] += areas(self.confusion.update(predictions, labels))
+            if self.detailed:
+                self.calibration += calibration_counts(confidences, predictions, labels)
+                maps.append(predictions.to(torch.uint8))
+            if self.pseudo_labeler:
+                self.kept.update(self.pseudo_labeler(probabilities), labels)
+            del probabilities, confidences  # before the next strip is made
         if self.detailed:
-            self.boundary += boundary_areas(predictions, labels_NHW, len(self.id2label))
-            self.calibration += calibration_counts(confidences, predictions, labels_NHW)
-        if self.pseudo_labeler:
-            self.kept.update(self.pseudo_labeler(probabilities_NCHW), labels_NHW)
+            # a band of the whole image, which strips would cut
+            self.boundary += boundary_areas(torch.cat(maps, 1), labels_NHW, len(self.id2label))
 
     def finish(self, accelerator: Accelerator | None) -> "Evaluation":
         """Add up the counts of all processes in one reduction and bring them to the CPU.

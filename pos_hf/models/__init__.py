@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from .modeling_deep_stem_resnet import DeepStemResNetBackbone
     from .modeling_deeplabv3plus import DeepLabV3PlusForSemanticSegmentation
     from .modeling_dino_dpt import DinoDPTForSemanticSegmentation
-    from .presets import PRESETS, build_model, default_image_processor
+    from .presets import PRESETS, build_model
+    from .processors import default_image_processor
 
 _MODULES = {
     "AlignedXceptionBackbone": "modeling_aligned_xception",
@@ -30,7 +31,7 @@ _MODULES = {
     "PRESETS": "presets",
     "build_model": "presets",
     "convert_checkpoint": "convert",
-    "default_image_processor": "presets",
+    "default_image_processor": "processors",
 }
 
 __all__ = [

@@ -4,16 +4,12 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from transformers import (
-    AutoConfig,
-    AutoModelForSemanticSegmentation,
-    PreTrainedModel,
-    SegformerImageProcessor,
-)
+from transformers import AutoConfig, AutoModelForSemanticSegmentation, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_BACKBONE_MAPPING
 
 from pos_hf.errors import InputError, first_sentence
 from pos_hf.model_folders import check_model_folder
+from pos_hf.models import processors
 
 logger = logging.getLogger(__name__)
 
@@ -159,14 +155,23 @@ def _from_preset(
     return model
 
 
+def check_name(name_or_path: str) -> None:
+    """Check that a model's name can be one: of a preset, a folder or a Hub repository.
+
+    Raises:
+        InputError: it cannot.
+    """
+    if name_or_path not in PRESETS and "/" not in name_or_path and not Path(name_or_path).is_dir():
+        raise InputError(
+            f"there is no model {name_or_path!r}: give a folder, a Hub id (user/name) or one of "
+            f"{', '.join(PRESETS)}"
+        )
+
+
 def _from_pretrained(
     source: str, num_channels: int, trust_remote_code: bool, overrides: dict[str, Any]
 ) -> PreTrainedModel:
-    if "/" not in source and not Path(source).is_dir():
-        raise InputError(
-            f"there is no model {source!r}: give a folder, a Hub id (user/name) or one of "
-            f"{', '.join(PRESETS)}"
-        )
+    check_name(source)
     if Path(source).is_dir():
         check_model_folder(Path(source))
     try:
@@ -185,7 +190,7 @@ def _from_pretrained(
     except Exception as error:  # a damaged config.json or weights file fails in any of the libraries below
         if "contains custom code" in str(error):
             raise InputError(
-                f"{source!r} brings its own model code: read it, then set trust_remote_code to true to run it"
+                f"{source!r} brings its own code: read it, then set trust_remote_code to true to run it"
             ) from error
         raise InputError(
             f"{source!r} does not load as a segmentation model: {first_sentence(error)}"
@@ -195,7 +200,7 @@ def _from_pretrained(
             f"{source!r} was trained for other classes than these {config.num_labels}: its "
             f"{' and '.join(fresh)} are drawn anew, the rest is kept"
         )
-    expected = getattr(getattr(model.config, "backbone_config", None) or model.config, "num_channels", 3)
+    expected = processors.num_channels(model)
     if expected != num_channels:
         raise InputError(
             f"{source!r} takes images of {expected} channels, and these have {num_channels}: train one "
@@ -224,10 +229,3 @@ def _load_backbone_weights(backbone: PreTrainedModel, source: str) -> None:
         )
     weights = pretrained.state_dict()
     backbone.load_state_dict({name: weights[name] for name in places})
-
-
-def default_image_processor() -> SegformerImageProcessor:
-    """The processor saved beside our models: native size, ImageNet normalisation (as published)."""
-    return SegformerImageProcessor(
-        do_resize=False, image_mean=[0.485, 0.456, 0.406], image_std=[0.229, 0.224, 0.225]
-    )

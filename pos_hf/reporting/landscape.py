@@ -1,7 +1,6 @@
 """The paper's Fig. 5: training loss and test mIoU around trained weights, and how sharp the minimum is. Needs
 torch, so `pos_hf.reporting` does not import it; the figure is drawn in `figures`."""
 
-import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -22,8 +21,10 @@ from transformers import BaseImageProcessor, PreTrainedModel
 from pos_hf.errors import InputError, first_sentence
 from pos_hf.evaluation.evaluator import image_batches
 from pos_hf.evaluation.inference import full_size_logits, label_names, patch_size
+from pos_hf.evaluation.loading import weights_fingerprint
 from pos_hf.evaluation.metrics import IGNORE_INDEX, ConfusionMatrix, scores
 from pos_hf.files import damaged, explained, write_text
+from pos_hf.models.processors import normalise
 
 RHO = 0.05
 """Radius of the ball in which sharpness is measured (SAM's published default)."""
@@ -50,8 +51,8 @@ def batches_of(
     indices = range(min(images, len(dataset)))
     return [
         Batch(
-            torch.stack([item.pixel_values for item in batch]).to(device),
-            torch.stack([item.labels for item in batch]).to(device),
+            normalise(torch.stack([item.pixels for item in batch]).to(device), image_processor),
+            torch.stack([item.labels for item in batch]).to(device, torch.int64),
         )
         for _, batch in image_batches(dataset, image_processor, indices, batch_size)
     ]
@@ -164,7 +165,7 @@ def write_landscape(
         "seed": seed,
         "train_images": sum(len(batch.labels) for batch in train),
         "test_images": sum(len(batch.labels) for batch in test),
-        "weights": _fingerprint(model),
+        "weights": weights_fingerprint(model),
     }
     lines = _measured_lines(file)
     if lines and json.loads(lines[0]) != settings:
@@ -257,13 +258,6 @@ def top_hessian_eigenvalue(
             eigenvalue = torch.stack([(a * b).sum() for a, b in zip(vector, image, strict=True)]).sum()
             vector = list(image)
     return eigenvalue.item()
-
-
-def _fingerprint(model: nn.Module) -> str:
-    digest = hashlib.sha256()
-    for weight in model.parameters():
-        digest.update(weight.detach().float().cpu().numpy().tobytes())
-    return digest.hexdigest()[:12]
 
 
 def _trainable(model: nn.Module) -> list[nn.Parameter]:

@@ -5,7 +5,7 @@ import pytest
 import torch
 from datasets import Dataset, Features, Image, Value
 from torch import nn
-from transformers import PreTrainedConfig, PreTrainedModel, SegformerImageProcessor
+from transformers import PreTrainedConfig, PreTrainedModel, SegformerImageProcessorPil
 from transformers.modeling_outputs import SemanticSegmenterOutput
 
 CLASSES = 4
@@ -38,8 +38,8 @@ def model() -> ColourModel:
 
 
 @pytest.fixture(scope="session")
-def processor() -> SegformerImageProcessor:
-    return SegformerImageProcessor(do_resize=False, image_mean=[0.5] * 3, image_std=[0.25] * 3)
+def processor() -> SegformerImageProcessorPil:
+    return SegformerImageProcessorPil(do_resize=False, image_mean=[0.5] * 3, image_std=[0.25] * 3)
 
 
 @pytest.fixture(scope="session")

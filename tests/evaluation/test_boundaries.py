@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from pos_hf.evaluation import boundaries
 from pos_hf.evaluation.boundaries import WIDTH, boundary_areas
 from pos_hf.evaluation.metrics import class_iou
 
@@ -21,8 +22,10 @@ def band(mask: torch.Tensor, radius: int) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("size", [(12, 15), (32, 40)])
-def test_areas_equal_a_search_pixel_by_pixel(size: tuple[int, int]) -> None:
-    coarse = torch.randint(0, 3, (2, 2, 4, 5))
+@pytest.mark.parametrize("sums_bytes", [boundaries.SUMS_BYTES, 1])
+def test_areas_equal_a_search_pixel_by_pixel(monkeypatch, size: tuple[int, int], sums_bytes: int) -> None:
+    monkeypatch.setattr(boundaries, "SUMS_BYTES", sums_bytes)
+    coarse = torch.randint(0, 3, (2, 2, 4, 5), dtype=torch.uint8)
     maps = coarse.repeat_interleave(size[0] // 4, 2).repeat_interleave(size[1] // 5, 3)
     predictions, labels = maps
     labels[:, :2] = 255

@@ -13,7 +13,17 @@ from accelerate import Accelerator, debug_launcher
 from datasets import concatenate_datasets
 
 from pos_hf.data.decoding import STORED_IMAGE, RowDecoder
-from pos_hf.evaluation import Inference, evaluate_images, evaluate_model, keep_confident, predict_images
+from pos_hf.errors import TrainingStopped
+from pos_hf.evaluation import (
+    Inference,
+    evaluate_images,
+    evaluate_model,
+    evaluator,
+    keep_confident,
+    predict_images,
+)
+from pos_hf.evaluation import inference as inference_module
+from pos_hf.evaluation.evaluator import image_batches
 
 DETAILS = {"detailed": True, "pseudo_labeler": partial(keep_confident, threshold=0.5)}
 
@@ -143,3 +153,51 @@ def test_several_processes_give_the_scores_of_one_to_the_last_digit(
         assert scores.pop("expected_calibration_error") == pytest.approx(calibration_error, abs=1e-6)
         assert str(scores) == str(expected)  # as text, where NaN equals NaN
         assert torch.equal(image_areas, alone.image_areas)
+
+
+def test_strips_and_a_small_budget_of_waiting_bytes_change_no_count(
+    model, dataset, processor, monkeypatch
+) -> None:
+    details = {"inference": Inference(window=7), **DETAILS}
+    expected = evaluate_images(model, dataset, processor, **details)
+    monkeypatch.setattr(inference_module, "STRIP_BYTES", 4000)
+    monkeypatch.setattr(evaluator, "WAITING_BYTES", 5000)
+    found = evaluate_images(model, dataset, processor, **details)
+    for name in ("image_areas", "boundary"):
+        assert torch.equal(getattr(found, name), getattr(expected, name))
+    assert torch.equal(found.confusion.counts, expected.confusion.counts)
+    assert torch.equal(found.kept.counts, expected.kept.counts)
+
+
+def test_waiting_images_are_bounded_by_their_bytes(dataset, processor, monkeypatch) -> None:
+    held = largest = 0
+    monkeypatch.setattr(evaluator, "WAITING_BYTES", 6000)
+    prepare = evaluator._prepare
+
+    def counted(row, image_processor):
+        nonlocal held, largest
+        item = prepare(row, image_processor)
+        assert item.pixels.dtype == item.labels.dtype == torch.uint8
+        held += item.nbytes
+        largest = max(largest, held)
+        return item
+
+    monkeypatch.setattr(evaluator, "_prepare", counted)
+    for _, batch in image_batches(dataset, processor, range(11), batch_size=8):
+        held -= sum(item.nbytes for item in batch)
+    assert held == 0 and largest < 6000 + 4 * 24 * 31
+
+
+class TooLarge(torch.nn.Module):
+    """Asks for more memory than there is, as a network does for a large image."""
+
+    def forward(self, pixel_values):
+        torch.empty(10**15)
+
+
+def test_exhausted_memory_is_said_in_one_sentence_with_what_helps(model, dataset, processor) -> None:
+    model.forward = TooLarge().forward
+    with pytest.raises(TrainingStopped, match=r"1 of 24 x 20 pixels at once: .* with --window 512$"):
+        next(predict_images(model, dataset["image"], processor))
+    with pytest.raises(TrainingStopped, match=r"--window 32, or without --scales and --flip, or one image"):
+        evaluate_images(model, dataset, processor, inference=Inference(window=64, flip=True))

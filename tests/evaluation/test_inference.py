@@ -3,8 +3,16 @@
 import pytest
 import torch
 from torch.nn.functional import interpolate
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from pos_hf.evaluation.inference import Inference, class_probabilities, patch_size, window_starts
+from pos_hf.evaluation import inference as inference_module
+from pos_hf.evaluation.inference import (
+    Inference,
+    class_probabilities,
+    patch_size,
+    probability_strips,
+    window_starts,
+)
 
 
 def test_windows_lie_where_the_published_code_puts_them_on_cityscapes() -> None:
@@ -80,3 +88,59 @@ def test_flip_makes_the_prediction_of_a_mirrored_image_the_mirrored_prediction(m
     inference = Inference(flip=True)
     mirrored = class_probabilities(model, pixel_values.flip(-1), inference).flip(-1)
     torch.testing.assert_close(mirrored, class_probabilities(model, pixel_values, inference))
+
+
+PROTOCOLS = [
+    Inference(),
+    Inference(multiple=7),
+    Inference(window=6),
+    Inference(window=6, layout="truncated"),
+    Inference(window=9, scales=(0.6, 1.0, 1.7), flip=True),
+    Inference(scales=(0.6, 1.7), flip=True),
+]
+
+
+@pytest.mark.parametrize("inference", PROTOCOLS)
+@pytest.mark.parametrize("rows", [4, 22])
+def test_strips_are_the_whole_map_cut(model, monkeypatch, inference: Inference, rows: int) -> None:
+    pixel_values = torch.randn(2, 3, 23, 17)
+    sizes = (23, 17), (31, 12)
+    whole = [class_probabilities(model, pixel_values, inference, size) for size in sizes]
+    for size, expected in zip(sizes, whole, strict=True):
+        monkeypatch.setattr(inference_module, "STRIP_BYTES", rows * 4 * 2 * 4 * size[1])
+        strips = list(probability_strips(model, pixel_values, inference, size))
+        if inference.window or len(inference.scales) == 1:
+            assert max(strip.probabilities.shape[-2] for strip in strips) == rows
+        assert [strip.top for strip in strips] == list(range(0, size[0], strips[0].probabilities.shape[-2]))
+        found = torch.cat([strip.probabilities for strip in strips], -2)
+        torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+
+
+class LargestTensor(TorchDispatchMode):
+    """Sees the size of every tensor that is made."""
+
+    nbytes = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        if isinstance(result, torch.Tensor):
+            self.nbytes = max(self.nbytes, result.untyped_storage().nbytes())
+        return result
+
+
+@pytest.mark.parametrize("scales", [(1.0,), (0.5, 1.0)])
+def test_a_windowed_image_is_never_held_as_one_map_of_probabilities(model, monkeypatch, scales) -> None:
+    pixels = torch.zeros(1, 3, 400, 160, dtype=torch.uint8)
+    monkeypatch.setattr(inference_module, "STRIP_BYTES", 100 * 160 * 4 * 4)
+    with LargestTensor() as largest:
+        inference = Inference(window=64, scales=scales, flip=True)
+        for strip in probability_strips(model, pixels, inference, normalise=lambda part: part / 255):
+            strip.probabilities.argmax(1)
+    assert largest.nbytes <= max(pixels.nbytes, 1.1 * 100 * 160 * 4 * 4)
+
+
+def test_several_views_are_added_up_one_by_one(model) -> None:
+    pixels = torch.randn(1, 3, 120, 90)
+    with LargestTensor() as largest:
+        class_probabilities(model, pixels, Inference(scales=(0.5, 0.75, 1.0), flip=True))
+    assert largest.nbytes <= 4 * 4 * 120 * 90
