@@ -10,6 +10,8 @@ from pos_hf.errors import InputError
 from pos_hf.files import COUNTS_FILE, SCORES_FILE
 
 if TYPE_CHECKING:
+    from transformers import BaseImageProcessor, PreTrainedModel
+
     from pos_hf.data import SegmentationData
     from pos_hf.evaluation import Evaluation, Inference
 
@@ -39,7 +41,6 @@ def main(argv: list[str]) -> int:
     from pos_hf.evaluation import (
         evaluate_images,
         keep_confident,
-        label_names,
         load_for_inference,
         palette_of,
         predict_images,
@@ -48,7 +49,7 @@ def main(argv: list[str]) -> int:
     from pos_hf.reporting import WORST, worst_images, write_examples
 
     model, image_processor = load_for_inference(args.model, "cpu", args.trust_remote_code, args.subfolder)
-    data, role = load_rows(args.data, args.role, label_names(model))
+    data, role = load_rows(args.data, args.role, model, image_processor)
     accelerator = Accelerator()  # not before: reading a config makes transformers reset accelerate's state
     model.to(accelerator.device)
     inference, rows = inference_from(args), data.masked_roles[role]
@@ -135,46 +136,67 @@ def inference_from(args: argparse.Namespace) -> "Inference":
     return Inference(args.multiple, args.window, args.layout, tuple(args.scales), args.flip)
 
 
-def load_rows(source: str, role: str | None, id2label: dict[int, str]) -> "tuple[SegmentationData, str]":
-    """The data to score and the role whose images are scored.
+def load_rows(
+    source: str, role: str | None, model: "PreTrainedModel", image_processor: "BaseImageProcessor"
+) -> "tuple[SegmentationData, str]":
+    """The data to score and the role whose images are scored, read as the model was trained to.
 
     Args:
         source: `shapes`, a config file, or a folder with images/ and masks/ (all of them are scored).
         role: Role asked for, None for the default.
-        id2label: The model's classes.
+        model: Its classes are matched by name.
+        image_processor: The model's; its value range goes before the config's.
 
     Raises:
-        InputError: The data does not exist, has another number of classes or lacks the role.
+        InputError: The data does not exist, lacks the role, or has other classes or channels than the model.
     """
     from pos_hf.cli.config import parse_config
     from pos_hf.data import DataArguments, load_data
+    from pos_hf.data.matching import with_classes_of
+    from pos_hf.evaluation import label_names
+    from pos_hf.models.processors import image_range, num_channels
 
+    bounds = image_range(image_processor)
     if source == "shapes":
         data = load_data(DataArguments())
     elif source.endswith(CONFIG_SUFFIXES):
         _, data_args, training = parse_config(Path(source), [])
+        if bounds is not None:
+            data_args.image_range = list(bounds)
         data = load_data(data_args, "unsupervised" in training.get_method().objectives)
     else:
-        data, role = load_folder(Path(source), id2label), "labeled"
-    if data.num_classes != len(id2label):
-        raise InputError(f"the model has {len(id2label)} classes, but {data.name} has {data.num_classes}.")
+        data, role = load_folder(Path(source), label_names(model), bounds), "labeled"
+    if data.num_channels != num_channels(model):
+        raise InputError(
+            f"the images of {data.name} have {data.num_channels} channels, but the model takes "
+            f"{num_channels(model)}: score it on images like those it was trained on"
+        )
+    data = with_classes_of(data, label_names(model))
     role = role or ("selection" if data.test is None else "test")  # as training does
     if role not in data.masked_roles:
         raise InputError(f"{data.name} has no {role} images: --role is {' or '.join(data.masked_roles)}.")
     return data, role
 
 
-def load_folder(folder: Path, id2label: dict[int, str]) -> "SegmentationData":
-    """Every image of images/ with its mask of masks/, checked."""
-    from pos_hf.data import SegmentationData, validate
-    from pos_hf.data.decoding import rows_to_dataset
+def load_folder(
+    folder: Path, id2label: dict[int, str], image_range: tuple[float, float] | None
+) -> "SegmentationData":
+    """Every image of images/ with its mask of masks/, checked; classes of id2label.json where it is there."""
+    from pos_hf.data import DataArguments, SegmentationData, validate
+    from pos_hf.data.class_names import read_id2label
+    from pos_hf.data.decoding import RowDecoder, rows_to_dataset
     from pos_hf.data.folders import list_images
 
     images, masks = list_images(folder / "images"), list_images(folder / "masks")
+    if not images:
+        raise InputError(f"'{folder / 'images'}' holds no image.")
     missing = sorted(images.keys() - masks.keys())
     if missing:
         raise InputError(f"the image '{images[missing[0]]}' has no mask ({len(missing)} such images).")
+    if (folder / "id2label.json").is_file():
+        id2label = read_id2label(DataArguments(dataset=str(folder)))
     rows = rows_to_dataset(list(images), list(images.values()), [masks[name] for name in images])
+    rows = rows.with_transform(RowDecoder(image_range=image_range))
     unlabeled = rows.select([]).remove_columns("mask")
     data = SegmentationData(folder.name, rows, unlabeled, None, None, id2label, [])
     validate(data, for_training=False)

@@ -24,14 +24,14 @@ def main(argv: list[str]) -> int:
     from accelerate import PartialState
 
     from pos_hf.cli.evaluate import load_rows
-    from pos_hf.evaluation import label_names, load_for_inference
+    from pos_hf.evaluation import load_for_inference
     from pos_hf.reporting.history import LANDSCAPE_FILE
     from pos_hf.reporting.landscape import batches_of, write_landscape
 
     device = PartialState().device
     for run in args.runs:
         model, image_processor = load_for_inference(str(run), device, args.trust_remote_code)
-        data, test_role = load_rows(args.data, None, label_names(model))
+        data, test_role = load_rows(args.data, None, model, image_processor)
         write_landscape(
             model,
             batches_of(data.labeled, image_processor, device, args.train_images),

@@ -1,18 +1,24 @@
 """What must hold between a run's arguments, its data and its folder before training. No single value."""
 
+import math
 from pathlib import Path
 
+import numpy as np
 import torch
 from transformers import IntervalStrategy, PreTrainedModel
 
 from pos_hf.cli.config import ModelArguments
 from pos_hf.cli.parsing import keep_existing
 from pos_hf.data import DataArguments, SegmentationData
-from pos_hf.errors import InputError, nearest
-from pos_hf.evaluation.inference import patch_size
+from pos_hf.errors import InputError, first_sentence, nearest
+from pos_hf.evaluation.inference import Inference, class_probabilities, patch_size
+from pos_hf.methods.base import predict_logits
 from pos_hf.models import PRESETS
+from pos_hf.models.processors import num_channels
 from pos_hf.training import POSConfig
 from pos_hf.training.arguments import CLASS_SCORE
+
+SIZES_TRIED = 4  # images of each scored role
 
 # what a run writes beside its checkpoints and run.json
 OUTPUTS = (
@@ -124,3 +130,37 @@ def check_crop(model: PreTrainedModel, crop_size: int) -> None:
         raise InputError(
             f"crop_size {crop_size} is smaller than the model's patches of {patch} pixels: raise it"
         )
+
+
+@torch.no_grad()
+def check_sizes(model: PreTrainedModel, data: SegmentationData, crop_size: int) -> None:
+    """Show the model a crop and images of the sizes that it will be scored on, before it is trained.
+
+    Args:
+        model: the one that will be exported, on its device.
+        data: its selection and test images; a few of each are looked at.
+        crop_size: side of the training crop, in pixels.
+
+    Raises:
+        InputError: the model takes no image of one of these sizes.
+    """
+    scored = [rows for rows in (data.selection, data.test) if rows is not None and len(rows)]
+    looked_at = [rows[i] for rows in scored for i in range(0, len(rows), -(-len(rows) // SIZES_TRIED))]
+    sizes = {np.asarray(row["mask"]).shape for row in looked_at}
+    extremes = {max(sizes, key=math.prod), max(sizes, key=lambda size: size[1] / size[0])} if sizes else set()
+    crop = (crop_size, crop_size)
+    was_training = model.training
+    model.eval()
+    for height, width in (crop, *sorted(extremes - {crop})):
+        image = torch.zeros(1, num_channels(model), height, width, device=model.device, dtype=model.dtype)
+        try:
+            if (height, width) == crop:
+                predict_logits(model, image)
+            class_probabilities(model, image, Inference())
+        except Exception as error:  # a network refuses a size in the words of any of its layers
+            what = "of crop_size" if (height, width) == crop else "like the selection and test images"
+            raise InputError(
+                f"{type(model).__name__} cannot take images of {width} x {height} pixels, {what} "
+                f"({first_sentence(error)}): give it others, or train another model"
+            ) from error
+    model.train(was_training)

@@ -18,6 +18,7 @@ from pos_hf.cli.preflight import (
     check_before_loading,
     check_crop,
     check_rows,
+    check_sizes,
     settle_device_views,
 )
 from pos_hf.data import DataArguments, PairedDataset, SegmentationData, load_data
@@ -28,6 +29,8 @@ from pos_hf.hub import write_model_card
 from pos_hf.locks import check_held, locked
 from pos_hf.methods import Method, StudentPair
 from pos_hf.models import PRESETS, build_model, default_image_processor
+from pos_hf.models.presets import check_name
+from pos_hf.models.processors import inherited_image_processor
 from pos_hf.reporting import EXAMPLES, WORST, worst_images, write_examples, write_report
 from pos_hf.reporting.pseudo_labels import PseudoLabelPictures
 from pos_hf.training import POSConfig, POSTrainer
@@ -79,11 +82,17 @@ def _run_training(
     is_fresh = checkpoint is None or not lies_in(checkpoint, folder)
     check_before_loading(model_args, data_args, args, is_fresh)
     method = args.get_method()
-    data = load_data(data_args, needs_unlabeled="unsupervised" in method.objectives)
+    processor = read_image_processor(model_args, data_args)
+    # the start model's range, where the config has none
+    ranged = dataclasses.replace(data_args, image_range=processor.to_dict().get("image_range"))
+    data = load_data(ranged, needs_unlabeled="unsupervised" in method.objectives)
     check_rows(data, data_args, args)
     settle_device_views(data_args, args.device, data.num_channels)
-    trainer = make_trainer(model_args, data_args, args, data, method)
+    set_statistics(processor, data_args, data.num_channels)
+    trainer = make_trainer(model_args, data_args, args, data, method, processor)
     check_crop(trainer.exported_model, data_args.crop_size)
+    if trainer.exported_model.device.type == args.device.type:  # else it is sharded later (FSDP)
+        check_sizes(trainer.exported_model, data, data_args.crop_size)
     facts = training_facts(trainer, model_args, data_args, data)
     trainer.identity |= identity_of_inputs(model_args, data_args, facts)
     if checkpoint is not None:
@@ -166,6 +175,7 @@ def make_trainer(
     args: POSConfig,
     data: SegmentationData,
     method: Method,
+    processor: BaseImageProcessor,
 ) -> POSTrainer:
     """Build the student for the data's classes and the trainer for both.
 
@@ -175,6 +185,7 @@ def make_trainer(
         args: the trainer's own arguments.
         data: loaded and checked.
         method: how the losses are made.
+        processor: normalises in training and is saved beside the model.
 
     Returns:
         The trainer, ready to train.
@@ -187,7 +198,7 @@ def make_trainer(
         args,
         PairedDataset.from_arguments(data, data_args, args.seed),
         eval_dataset=scored,
-        processing_class=build_image_processor(data_args, data.num_channels),
+        processing_class=processor,
         method=method,
     )
     if scored is not None:
@@ -195,30 +206,53 @@ def make_trainer(
     return trainer
 
 
-def build_image_processor(data_args: DataArguments, num_channels: int) -> BaseImageProcessor:
-    """The processor with the data's statistics; without any, ImageNet's, or 0.5 and 0.25 for other than RGB.
+def read_image_processor(model_args: ModelArguments, data_args: DataArguments) -> BaseImageProcessor:
+    """The processor that a training begins with, before the images are known.
 
     Args:
-        data_args: `image_mean` and `image_std`.
-        num_channels: of the images.
+        model_args: a preset gets the default one, a start model brings its own.
+        data_args: `image_range` goes before the start model's.
 
     Returns:
-        The processor that normalises in training and is saved beside the model.
+        A processor whose `image_range`, if any, reads the images.
+
+    Raises:
+        InputError: there is no such model, or its processor cannot be used.
+    """
+    check_name(model_args.model)
+    if model_args.model in PRESETS:
+        processor = default_image_processor()
+    else:
+        processor = inherited_image_processor(model_args.model, model_args.trust_remote_code)
+    if data_args.image_range is not None:
+        processor.image_range = list(data_args.image_range)
+    return processor
+
+
+def set_statistics(processor: BaseImageProcessor, data_args: DataArguments, num_channels: int) -> None:
+    """Complete a processor with what the config and the images say.
+
+    Where the config says nothing, a start model's statistics stay as they are, and those of images of other
+    than the processor's channels become 0.5 and 0.25.
+
+    Args:
+        processor: changed in place.
+        data_args: `image_mean` and `image_std`.
+        num_channels: of the images.
 
     Raises:
         InputError: there is not one number a channel.
     """
-    processor = default_image_processor()
-    if num_channels != 3:
-        processor.image_mean, processor.image_std = [0.5] * num_channels, [0.25] * num_channels
-    for name in ("image_mean", "image_std"):
-        values = getattr(data_args, name)
-        if values is None:
-            continue
+    for name, neutral in (("image_mean", 0.5), ("image_std", 0.25)):
+        own = list(getattr(processor, name))
+        default = own * num_channels if len(own) == 1 else own
+        if len(default) != num_channels:
+            default = [neutral] * num_channels
+        asked = getattr(data_args, name)
+        values = default if asked is None else asked
         if len(values) != num_channels:
             raise InputError(f"{name} has {len(values)} numbers, but the images have {num_channels} channels")
-        setattr(processor, name, values)
-    return processor
+        setattr(processor, name, list(values))
 
 
 def build_student(model_args: ModelArguments, data: SegmentationData) -> PreTrainedModel:

@@ -17,6 +17,7 @@ from pos_hf.data.segmentation_data import IGNORE_INDEX
 from pos_hf.errors import FileInputError, InputError
 
 STORED_IMAGE = Image(decode=False)
+RGB = "RGB"
 DEEP_MODES = ("I", "F", "I;16", "I;16B", "I;16L")
 
 
@@ -33,6 +34,7 @@ class RowDecoder:
         reduce_labels: Masks count classes from 1, and 0 is ignored.
         image_range: Values of deep (16-bit or float) images that become 0 and 255.
         num_classes: Ids from here on are refused, but 255; None takes any.
+        num_channels: Channels that every image must have, 3 for pictures; None takes any.
     """
 
     mask_values: tuple[tuple[int, int], ...] = ()
@@ -40,6 +42,7 @@ class RowDecoder:
     reduce_labels: bool = False
     image_range: tuple[float, float] | None = None
     num_classes: int | None = None
+    num_channels: int | None = None
 
     @classmethod
     def from_arguments(cls, args: DataArguments) -> "RowDecoder":
@@ -75,15 +78,26 @@ class RowDecoder:
         """Decode an image.
 
         Raises:
-            InputError: It cannot be read, or is deep and `image_range` is not given.
+            InputError: It cannot be read, is deep and `image_range` is not given, or has other channels.
         """
         name = stored["path"] or "an image"
         if is_array(stored):
-            return self._to_bytes(read_array(name), name)
+            values = read_array(name)
+            self._check_channels(values.shape[2], name)
+            return self._to_bytes(values, name)
         picture = read_picture(stored)
+        self._check_channels(len(RGB), name)
         if picture.mode in DEEP_MODES:
             picture = PILImage.fromarray(self._to_bytes(np.asarray(picture), name))
-        return picture.convert("RGB")
+        return picture.convert(RGB)
+
+    def _check_channels(self, found: int, name: str) -> None:
+        if self.num_channels not in (None, found):
+            stored = "an array [height, width, channels] in an .npy file" if found == len(RGB) else "an image"
+            raise InputError(
+                f"{name} has {found} channels, but the model takes {self.num_channels}: give it {stored} of "
+                f"{self.num_channels}"
+            )
 
     def _to_bytes(self, values: np.ndarray, name: str) -> np.ndarray:
         if values.dtype == np.uint8:
