@@ -1,14 +1,26 @@
 """`pos-hf predict MODEL IMAGES --out DIR`: palette masks and overlays of a folder of images."""
 
 import argparse
+import json
+import sys
+import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pos_hf.cli.parsing import CommandParser, keep_existing
-from pos_hf.errors import InputError
+from pos_hf.errors import InputError, TrainingStopped
 
 if TYPE_CHECKING:
+    import numpy as np
     from PIL import Image
+
+    from pos_hf.data.decoding import RowDecoder
+    from pos_hf.evaluation import Inference
+
+# Of the model and the protocol: a rerun knows its own masks by it.
+# Its name sorts before theirs, so it is put in place first.
+RECORD = "made_by.json"
+MAX_PIXELS = 89_478_485  # from here on Pillow warns of a decompression bomb; it refuses twice as many
 
 
 def main(argv: list[str]) -> int:
@@ -18,10 +30,10 @@ def main(argv: list[str]) -> int:
         argv: The command's own arguments.
 
     Returns:
-        0.
+        0, or 1 where an image had to be left out.
 
     Raises:
-        InputError: There is no image, one cannot be read, or a file that would be written exists.
+        InputError: There is no image, none can be predicted, or a file of another origin would be replaced.
     """
     args = parser().parse_args(argv)
 
@@ -29,28 +41,52 @@ def main(argv: list[str]) -> int:
     from tqdm.auto import tqdm
 
     from pos_hf.cli.evaluate import inference_from
+    from pos_hf.data.decoding import RowDecoder
     from pos_hf.evaluation import label_names, load_for_inference, palette_of, predict_images
-    from pos_hf.reporting.pictures import mask_picture, overlay, with_legend
+    from pos_hf.files import written_aside
+    from pos_hf.models.processors import image_range, num_channels
+    from pos_hf.reporting.pictures import displayed, mask_picture, overlay, with_legend
 
     sources = find_images(args.images)
-    targets = plan_outputs(sources, args.images, args.out)
+    if not is_begun(args.out):
+        keep_existing(
+            (args.out / kind / name for name in sources for kind in ("masks", "overlays")),
+            "give another folder to --out",
+        )
     model, image_processor = load_for_inference(
         args.model, PartialState().device, args.trust_remote_code, args.subfolder
     )
     names = list(label_names(model).values())
     palette = palette_of(model)
     inference = inference_from(args)
-    for source, (mask_path, overlay_path) in zip(
-        tqdm(sources, desc="Predicting", unit="img"), targets, strict=True
-    ):
-        image = read_image(source)
-        (prediction,) = predict_images(model, [image], image_processor, inference)
-        mask_path.parent.mkdir(parents=True, exist_ok=True)
-        overlay_path.parent.mkdir(parents=True, exist_ok=True)
-        mask_picture(prediction, palette).save(mask_path)
-        with_legend(overlay(image, prediction, palette), prediction, names, palette).save(overlay_path)
-    print(f"{len(sources)} masks in {args.out / 'masks'}, overlays in {args.out / 'overlays'}")
-    return 0
+    decoder = RowDecoder(image_range=image_range(image_processor), num_channels=num_channels(model))
+    record = record_of(model, inference)
+    todo = unfinished(sources, args.out, record)
+    skipped: list[str] = []
+    for name, source in tqdm(todo.items(), desc="Predicting", unit="img"):
+        try:
+            image = read_image(source, decoder, inference)
+            (prediction,) = predict_images(model, [image], image_processor, inference)
+        except (InputError, TrainingStopped) as error:
+            skipped.append(str(error))
+            continue
+        with written_aside(args.out) as aside:
+            (aside / RECORD).write_text(json.dumps(record, indent=2) + "\n")
+            for kind in ("masks", "overlays"):
+                (aside / kind / name).parent.mkdir(parents=True, exist_ok=True)
+            mask_picture(prediction, palette).save(aside / "masks" / name)
+            shown = overlay(displayed(image), prediction, palette)
+            with_legend(shown, prediction, names, palette).save(aside / "overlays" / name)
+    if skipped and len(skipped) == len(sources):
+        others = f" ({len(skipped)} images, none can be predicted)" if len(skipped) > 1 else ""
+        raise InputError(skipped[0] + others)
+    for reason in skipped:
+        print(f"pos-hf predict: skipped: {reason}", file=sys.stderr)
+    made = f"{len(todo) - len(skipped)} masks in {args.out / 'masks'}, overlays in {args.out / 'overlays'}"
+    there = f"; {len(sources) - len(todo)} were there" if len(todo) < len(sources) else ""
+    left = f"; {len(skipped)} images left out" if skipped else ""
+    print(made + there + left)
+    return 1 if skipped else 0
 
 
 def parser() -> argparse.ArgumentParser:
@@ -59,7 +95,8 @@ def parser() -> argparse.ArgumentParser:
 
     parser = CommandParser(
         prog="pos-hf predict",
-        description="Predict images: DIR/masks gets palette PNGs of class ids, DIR/overlays pictures.",
+        description="Predict images: DIR/masks gets palette PNGs of class ids, DIR/overlays pictures. An "
+        "image that cannot be read is left out (exit code 1); run again, the command makes what is missing.",
     )
     parser.add_argument("model", help="folder of a trained model, or the id of a Hub repository")
     parser.add_argument("images", type=Path, help="an image, or a folder that is searched for images")
@@ -69,46 +106,85 @@ def parser() -> argparse.ArgumentParser:
     return parser
 
 
-def find_images(source: Path) -> list[Path]:
-    """The image files under a folder, sorted, or the one file given.
+def find_images(source: Path) -> dict[str, Path]:
+    """The image files under a folder, or the one file given, by the name of their masks.
 
     Raises:
-        InputError: There is none.
+        InputError: There is none, or two would share a mask.
     """
-    from pos_hf.data.folders import IMAGE_SUFFIXES
+    from pos_hf.data.folders import LISTED_SUFFIXES, list_images
 
+    if not source.exists():
+        raise InputError(f"there is no image or folder '{source}'")
     if source.is_file():
-        return [source]
-    found = sorted(path for path in source.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+        return {f"{source.stem}.png": source}
+    found = list_images(source)
     if not found:
-        known = ", ".join(sorted(IMAGE_SUFFIXES))
+        known = ", ".join(sorted(LISTED_SUFFIXES))
         raise InputError(f"'{source}' holds no image; known suffixes are {known}.")
-    return found
+    return {f"{id}.png": Path(path) for id, path in found.items()}
 
 
-def plan_outputs(sources: list[Path], root: Path, out: Path) -> list[tuple[Path, Path]]:
-    """The mask and overlay file of each image; folders below `root` are kept.
-
-    Raises:
-        InputError: Two images would share a file, or a file exists.
-    """
-    targets: dict[Path, Path] = {}
-    for source in sources:
-        name = (source.relative_to(root) if root.is_dir() else Path(source.name)).with_suffix(".png")
-        if name in targets:
-            raise InputError(f"'{targets[name]}' and '{source}' would share '{name}': rename one of them.")
-        targets[name] = source
-    files = [(out / "masks" / name, out / "overlays" / name) for name in targets]
-    keep_existing((path for pair in files for path in pair), "give another folder to --out")
-    return files
+def is_begun(out: Path) -> bool:
+    """Whether a folder holds predictions of this command."""
+    return (out / RECORD).is_file()
 
 
-def read_image(path: Path) -> "Image.Image":
-    """The image in RGB, turned upright as its EXIF data says.
+def record_of(model: Any, inference: "Inference") -> dict[str, Any]:
+    """What decides about a mask beside the image; the same in a rerun."""
+    from dataclasses import asdict
+
+    from pos_hf.evaluation.loading import weights_fingerprint
+
+    return json.loads(json.dumps({"weights": weights_fingerprint(model), **asdict(inference)}))
+
+
+def unfinished(sources: dict[str, Path], out: Path, record: dict[str, Any]) -> dict[str, Path]:
+    """The images that have no mask and overlay of this model and protocol yet.
 
     Raises:
-        InputError: It cannot be read.
+        InputError: The folder's masks are of another model or protocol.
     """
-    from pos_hf.data.decoding import read_picture
+    if is_begun(out):
+        try:
+            earlier = json.loads((out / RECORD).read_text())
+        except ValueError:
+            earlier = None
+        if earlier != record:
+            raise InputError(
+                f"'{out / RECORD}' is of another model or other options, and its masks are kept: give "
+                "another folder to --out"
+            )
+    return {
+        name: source
+        for name, source in sources.items()
+        if not all((out / kind / name).exists() for kind in ("masks", "overlays"))
+    }
 
-    return read_picture({"path": str(path), "bytes": None}).convert("RGB")
+
+def read_image(path: Path, decoder: "RowDecoder", inference: "Inference") -> "Image.Image | np.ndarray":
+    """The image as the model reads it, turned upright as its EXIF data says.
+
+    Raises:
+        InputError: It cannot be read, is not like those the model was trained on, or is too large to be shown
+            to the model at once.
+    """
+    from PIL import Image
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # said below, with what helps
+        try:
+            image = decoder.image({"path": str(path), "bytes": None})
+        except InputError as error:
+            if isinstance(error.__cause__, Image.DecompressionBombError):
+                raise InputError(
+                    f"{path} has more than {2 * MAX_PIXELS / 1e6:.0f} million pixels: cut it into tiles"
+                ) from error
+            raise
+    height, width = image.size[::-1] if isinstance(image, Image.Image) else image.shape[:2]
+    if inference.window is None and height * width > MAX_PIXELS:
+        raise InputError(
+            f"{path} has {height * width / 1e6:.0f} million pixels, too many to show the model at once: show "
+            "it in parts with --window 512"
+        )
+    return image

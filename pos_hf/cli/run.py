@@ -221,7 +221,7 @@ def read_image_processor(model_args: ModelArguments, data_args: DataArguments) -
     """
     check_name(model_args.model)
     if model_args.model in PRESETS:
-        processor = default_image_processor()
+        processor: Any = default_image_processor()
     else:
         processor = inherited_image_processor(model_args.model, model_args.trust_remote_code)
     if data_args.image_range is not None:

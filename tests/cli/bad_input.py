@@ -360,6 +360,8 @@ MODELS = [
     Case("folder without a model", ("{}/data", "config.json"), command="evaluate {}/data shapes"),
     Case("folder without a model, to train", ("{}/data", "config.json"), command=TRAIN + " --model {}/data"),
     Case("model of other classes", ("2 classes", "shapes"), command=MODEL),
+    Case("model of classes of other names", ("'dog'", "class_names"),
+         keys(class_names=["background", "dog"]), "evaluate {}/model {}/config.yaml --role labeled"),
     Case("cut weights", ("{}/model",), cut("model/model.safetensors", 0.5), MODEL),
     Case("cut weights, to train", ("{}/model",), cut("model/model.safetensors", 0.5), ON_MODEL),
     Case("weights that lack a tensor", ("{}/model", "classifier.weight"), without_tensor, MODEL),
@@ -438,8 +440,10 @@ FILES = [
     Case("landscape of no points", ("points", "[1, "), command="landscape {}/model --data shapes --points 0"),
     Case("conflict of no run", ("{}/model", "run.json"), command="conflict {}/model"),
     Case("conflict of two batches", ("batches", "[16, "), command="conflict {}/model --batches 2"),
-    Case("photo that is none", ("0.png", "cannot be read"), write("data/images/0.png", "hello"),
+    Case("photos that are none", ("0.png", "cannot be read", "2 images"),
+         both(write("data/images/0.png", "hello"), write("data/images/1.png", "")),
          "predict {}/model {}/data/images --out {}/o"),
+    Case("no photo", ("{}/photos",), command="predict {}/model {}/photos --out {}/o"),
     Case("nothing to predict", ("{}/model", "no image"), command="predict {}/model {}/model --out {}/o"),
 ]  # fmt: skip
 

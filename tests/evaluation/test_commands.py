@@ -7,33 +7,18 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from transformers import SegformerConfig, SegformerForSemanticSegmentation
 
 from pos_hf.cli import evaluate, predict
 from pos_hf.errors import InputError
 from pos_hf.evaluation import evaluate_images, load_for_inference, predict_images
 
+from .tiny import save_segformer
+
 
 @pytest.fixture(scope="module")
 def model_folder(tmp_path_factory, processor) -> str:
-    torch.manual_seed(0)
-    config = SegformerConfig(
-        num_encoder_blocks=2,
-        depths=[1, 1],
-        sr_ratios=[1, 1],
-        hidden_sizes=[8, 8],
-        patch_sizes=[3, 3],
-        strides=[2, 2],
-        num_attention_heads=[1, 1],
-        mlp_ratios=[1, 1],
-        decoder_hidden_size=8,
-        id2label={i: f"class {i}" for i in range(4)},
-        palette=[[10 * i, 20, 30] for i in range(4)],
-    )
-    folder = tmp_path_factory.mktemp("model")
-    SegformerForSemanticSegmentation(config).save_pretrained(folder)
-    processor.save_pretrained(folder)
-    return str(folder)
+    names = [f"class {i}" for i in range(4)]
+    return save_segformer(tmp_path_factory.mktemp("model"), processor, names)
 
 
 @pytest.fixture
@@ -137,5 +122,67 @@ def test_predict_names_a_file_that_is_no_image_and_images_of_one_name(model_fold
     with pytest.raises(InputError, match="cannot be read"):
         predict.main([model_folder, str(tmp_path), "--out", str(tmp_path / "out")])
     (tmp_path / "a.jpg").write_text("no image")
-    with pytest.raises(InputError, match="would share"):
+    with pytest.raises(InputError, match="have the same name"):
         predict.main([model_folder, str(tmp_path), "--out", str(tmp_path / "other")])
+
+
+def masks_of(out: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in (out / "masks").iterdir()}
+
+
+def test_predict_leaves_a_broken_image_out_and_a_rerun_makes_what_is_missing(
+    model_folder, image_folder, tmp_path, capsys
+) -> None:
+    images, whole, out = image_folder / "images", tmp_path / "whole", tmp_path / "out"
+    assert predict.main([model_folder, str(images), "--out", str(whole)]) == 0
+    content = (images / "row_4.png").read_bytes()
+    (images / "row_4.png").write_bytes(content[: len(content) // 2])
+    command = [model_folder, str(images), "--out", str(out)]
+    assert predict.main(command) == 1
+    printed = capsys.readouterr()
+    assert "row_4.png cannot be read" in printed.err and "1 images left out" in printed.out
+    assert masks_of(out) == {name: mask for name, mask in masks_of(whole).items() if name != "row_4.png"}
+    (images / "row_4.png").write_bytes(content)
+    (out / "overlays" / "row_7.png").unlink()  # as a kill between the two leaves it
+    before = {path: path.stat().st_mtime_ns for path in (out / "masks").iterdir()}
+    assert predict.main(command) == 0
+    assert "2 masks" in capsys.readouterr().out
+    assert masks_of(out) == masks_of(whole)
+    again = {path.name for path in (out / "masks").iterdir() if path.stat().st_mtime_ns != before.get(path)}
+    assert again == {"row_4.png", "row_7.png"}
+    assert len(list((out / "overlays").iterdir())) == 11
+
+
+def test_a_rerun_with_another_model_or_protocol_is_refused(
+    model_folder, image_folder, tmp_path, processor
+) -> None:
+    command = [str(image_folder / "images"), "--out", str(tmp_path / "out")]
+    assert predict.main([model_folder, *command]) == 0
+    before = masks_of(tmp_path / "out")
+    with pytest.raises(InputError, match="of another model or other options"):
+        predict.main([model_folder, *command, "--flip"])
+    model, _ = load_for_inference(model_folder, "cpu")
+    torch.nn.init.normal_(model.decode_head.classifier.bias)
+    model.save_pretrained(tmp_path / "other")
+    processor.save_pretrained(tmp_path / "other")
+    with pytest.raises(InputError, match="of another model or other options"):
+        predict.main([str(tmp_path / "other"), *command])
+    assert masks_of(tmp_path / "out") == before
+
+
+def test_predict_shows_a_picture_beyond_pillows_guard_in_parts_or_not_at_all(
+    model_folder, tmp_path, monkeypatch
+) -> None:
+    # the guard of 89 million pixels, brought down to 1,000
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    monkeypatch.setattr(predict, "MAX_PIXELS", 1000)
+    Image.new("RGB", (40, 30)).save(tmp_path / "large.png")
+    command = [model_folder, str(tmp_path / "large.png"), "--out", str(tmp_path / "out")]
+    with pytest.raises(InputError, match=r"large.png has .* million pixels.* --window 512"):
+        predict.main(command)
+    assert predict.main([*command, "--window", "16"]) == 0
+    Image.new("RGB", (50, 50)).save(tmp_path / "larger.png")
+    with pytest.raises(InputError, match=r"larger.png has more than .* million pixels: cut it into tiles"):
+        predict.main(
+            [model_folder, str(tmp_path / "larger.png"), "--out", str(tmp_path / "o"), "--window", "16"]
+        )
