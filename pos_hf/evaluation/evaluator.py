@@ -22,7 +22,7 @@ from pos_hf.errors import InputError, TrainingStopped
 from pos_hf.evaluation.inference import Inference, Strip, label_names, probability_strips
 from pos_hf.evaluation.pseudo_labels import PseudoLabeler
 from pos_hf.evaluation.results import Evaluation
-from pos_hf.models.processors import normalise, num_channels
+from pos_hf.models.processors import normalise, statistics
 from pos_hf.workers import outlive_sigterm
 
 WAITING_BYTES = 256 * 2**20
@@ -226,8 +226,8 @@ def _predict(
     inference: Inference | None,
 ) -> Iterator[Strip]:
     pixels = torch.stack([item.pixels for item in batch]).to(model.device)
-    expected = num_channels(model)
-    if pixels.shape[1] != expected:
+    expected = len(statistics(image_processor)[0])
+    if expected not in (1, pixels.shape[1]):
         raise InputError(
             f"an image has {pixels.shape[1]} channels, but the model takes {expected}: give it images like "
             "those it was trained on"

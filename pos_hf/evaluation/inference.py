@@ -59,7 +59,6 @@ class Strip(NamedTuple):
     """float32 [N, C, rows, width], summing to 1 over the classes."""
 
 
-@torch.no_grad()
 def probability_strips(
     model: PreTrainedModel,
     pixels_NCHW: Tensor,
@@ -93,7 +92,7 @@ def probability_strips(
     row_bytes = 4 * len(pixels_NCHW) * len(label_names(model)) * width
     rows = height if inference.window is None and len(views) > 1 else max(1, STRIP_BYTES // row_bytes)
     for top in range(0, height, rows):
-        # nothing here holds a strip that was given away
+        # no name here, and no decorator of this generator, holds a strip that was given away
         yield Strip(top, _average(views, top, min(top + rows, height)))
 
 
@@ -275,6 +274,7 @@ class _Windowed(_View):
         return total.div_(seen)
 
 
+@torch.no_grad()
 def _average(views: Sequence[_View], top: int, bottom: int) -> Tensor:
     total = views[0].rows(top, bottom)
     for view in views[1:]:

@@ -1,10 +1,15 @@
 """How one image is predicted: resize rule, windows, scales and flip."""
 
+import weakref
+
 import pytest
 import torch
+from datasets import Dataset
+from PIL import Image
 from torch.nn.functional import interpolate
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from pos_hf.evaluation import evaluate_images, predict_images
 from pos_hf.evaluation import inference as inference_module
 from pos_hf.evaluation.inference import (
     Inference,
@@ -13,6 +18,7 @@ from pos_hf.evaluation.inference import (
     probability_strips,
     window_starts,
 )
+from pos_hf.models import default_image_processor
 
 
 def test_windows_lie_where_the_published_code_puts_them_on_cityscapes() -> None:
@@ -144,3 +150,27 @@ def test_several_views_are_added_up_one_by_one(model) -> None:
     with LargestTensor() as largest:
         class_probabilities(model, pixels, Inference(scales=(0.5, 0.75, 1.0), flip=True))
     assert largest.nbytes <= 4 * 4 * 120 * 90
+
+
+def test_a_strip_is_let_go_before_the_next_one_is_made(model, monkeypatch) -> None:
+    monkeypatch.setattr(inference_module, "STRIP_BYTES", 10 * 4 * 4 * 12)
+    alive = []
+    make = inference_module._average
+
+    def counted(*arguments):
+        assert all(strip() is None for strip in alive)
+        strip = make(*arguments)
+        alive.append(weakref.ref(strip))
+        return strip
+
+    monkeypatch.setattr(inference_module, "_average", counted)
+    (mask,) = predict_images(
+        model, [Image.new("RGB", (12, 40))], default_image_processor(), Inference(window=8)
+    )
+    assert mask.shape == (40, 12) and len(alive) == 4
+    rows = Dataset.from_dict(
+        {"id": ["a"], "image": [Image.new("RGB", (12, 40))], "mask": [Image.new("L", (12, 40))]}
+    )
+    alive.clear()
+    evaluate_images(model, rows, default_image_processor(), inference=Inference(window=8), detailed=True)
+    assert len(alive) == 4
