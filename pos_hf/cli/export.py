@@ -26,7 +26,7 @@ def main(argv: list[str]) -> int:
     """Run the command.
 
     Raises:
-        InputError: the extra `onnx` is not installed, or the model does not load.
+        InputError: the extra `onnx` is not installed, or the model does not load or cannot be exported.
     """
     args = parser().parse_args(argv)
     missing = [name for name in ("onnx", "onnxruntime", "onnxscript") if find_spec(name) is None]
@@ -37,7 +37,7 @@ def main(argv: list[str]) -> int:
     from pos_hf.evaluation import load_for_inference
     from pos_hf.models.export import export_onnx
 
-    model, _ = load_for_inference(args.model, "cpu", args.trust_remote_code)
-    difference = export_onnx(model, args.to)
+    model, image_processor = load_for_inference(args.model, "cpu", args.trust_remote_code)
+    difference = export_onnx(model, args.to, image_processor)
     print(f"{args.to} written; its logits differ from torch's by at most {difference:.1e}")
     return 0

@@ -1,16 +1,25 @@
 """ONNX files of segmentation models, checked against torch. Needs the extra `onnx`."""
 
+import json
+import os
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import cast
 
+import onnx
 import onnxruntime
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import BaseImageProcessor, PreTrainedModel
+
+from pos_hf.errors import InputError, first_sentence
+from pos_hf.files import explained
+from pos_hf.models.processors import image_range, num_channels, statistics
 
 MAX_DIFFERENCE = 1e-4
 # two sizes that differ from the traced one; no side is a multiple of a patch, so that no size is special
 TRACED_SIZE = (101, 149)
-CHECKED_SIZES = ((1, 3, 161, 113), (3, 3, 128, 224))
+CHECKED_SIZES = ((1, 161, 113), (3, 128, 224))
 
 
 class LogitsOnly(nn.Module):
@@ -24,37 +33,75 @@ class LogitsOnly(nn.Module):
         return self.model(pixel_values).logits
 
 
-def export_onnx(model: PreTrainedModel, path: Path) -> float:
+def export_onnx(model: PreTrainedModel, path: Path, image_processor: BaseImageProcessor) -> float:
     """Write a model as ONNX with dynamic batch, height and width, and compare it with torch at two sizes.
 
     Args:
         model: a segmentation model on the CPU in float32; it is put into evaluation mode.
-        path: the file to write; input `pixel_values` [batch, 3, height, width], output `logits`.
+        path: the file to write, which appears only when it is right; input `pixel_values` [batch, channels,
+            height, width], output `logits`, metadata of `metadata`.
+        image_processor: what the model needs to read an image.
 
     Returns:
         The largest absolute difference of a logit.
 
     Raises:
-        RuntimeError: the file computes something else than the model (more than 1e-4 off).
+        InputError: the model cannot be exported, or the file computes something else (more than 1e-4 off).
     """
     function = LogitsOnly(model).eval()
+    channels = num_channels(model)
     path.parent.mkdir(parents=True, exist_ok=True)
-    torch.onnx.export(
-        function,
-        (torch.randn(2, 3, *TRACED_SIZE),),
-        path,
-        dynamo=True,
-        verbose=False,
-        external_data=False,
-        input_names=["pixel_values"],
-        output_names=["logits"],
-        dynamic_shapes={"pixel_values": {0: "batch", 2: "height", 3: "width"}},
-    )
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    difference = max(_difference(function, session, torch.randn(*size)) for size in CHECKED_SIZES)
-    if difference > MAX_DIFFERENCE:
-        raise RuntimeError(f"{path} is up to {difference:.1e} off the model's logits; do not use it")
+    with explained(path), TemporaryDirectory(dir=path.parent, prefix=f"_{path.name}_") as aside:
+        draft = Path(aside) / path.name
+        try:
+            torch.onnx.export(
+                function,
+                (torch.randn(2, channels, *TRACED_SIZE),),
+                draft,
+                dynamo=True,
+                verbose=False,
+                external_data=False,
+                input_names=["pixel_values"],
+                output_names=["logits"],
+                dynamic_shapes={"pixel_values": {0: "batch", 2: "height", 3: "width"}},
+            )
+            written = onnx.load(draft)
+            onnx.helper.set_model_props(written, metadata(model, image_processor))
+            onnx.save(written, draft)
+            session = onnxruntime.InferenceSession(draft, providers=["CPUExecutionProvider"])
+            difference = max(
+                _difference(function, session, torch.randn(batch, channels, *size))
+                for batch, *size in CHECKED_SIZES
+            )
+        except Exception as error:  # each layer of the exporter raises its own
+            raise InputError(
+                f"{type(model).__name__} cannot be exported as ONNX: {first_sentence(error)}"
+            ) from error
+        if difference > MAX_DIFFERENCE:
+            raise InputError(
+                f"the ONNX file of {type(model).__name__} is up to {difference:.1e} off the model's logits, "
+                "so it is not kept"
+            )
+        os.replace(draft, path)
     return difference
+
+
+def metadata(model: PreTrainedModel, image_processor: BaseImageProcessor) -> dict[str, str]:
+    """What a runtime must know beside the network, as JSON by key.
+
+    Returns:
+        `class_names` in the order of ids; `image_mean` and `image_std` of each channel for values of 0 to 1;
+        `image_range`, the values of 16-bit or float images that become 0 and 1, null for 8-bit ones.
+    """
+    names = cast(dict[int, str], model.config.id2label)
+    mean, std = statistics(image_processor)
+    values = {
+        "class_names": [names[id] for id in sorted(names)],
+        "image_mean": mean if len(mean) > 1 else mean * num_channels(model),
+        "image_std": std if len(std) > 1 else std * num_channels(model),
+        "image_range": image_range(image_processor),
+    }
+    return {key: json.dumps(value) for key, value in values.items()}
 
 
 @torch.no_grad()

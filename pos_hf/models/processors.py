@@ -45,7 +45,7 @@ def inherited_image_processor(source: str, trust_remote_code: bool = False) -> S
     Raises:
         InputError: the processor cannot be had, or does what training on crops cannot repeat.
     """
-    processor = default_image_processor()
+    processor: Any = default_image_processor()
     try:
         # an empty one is a model that was saved alone
         if not get_image_processor_config(source):

@@ -1,16 +1,26 @@
 """ONNX files compute what the models compute, at sizes that they were not traced at."""
 
+import json
+import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from pos_hf.cli.export import main
-from pos_hf.models import default_image_processor
+from pos_hf.errors import InputError
+from pos_hf.evaluation import load_for_inference, predict_images
+from pos_hf.models import build_model, default_image_processor
+from tests.launching import ROOT
 from tests.models.tiny import tiny_model
+from tests.test_docs import blocks
 
 pytest.importorskip("onnxscript")
 onnxruntime = pytest.importorskip("onnxruntime")
+
+from pos_hf.models.export import export_onnx  # noqa: E402 - needs what may be missing
 
 
 def difference(model: torch.nn.Module, path: Path) -> float:
@@ -25,21 +35,89 @@ def difference(model: torch.nn.Module, path: Path) -> float:
     return largest
 
 
-def test_the_command_writes_a_file_with_torchs_logits(tmp_path, capsys):
-    model = tiny_model("resnet").eval()
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory) -> Path:
+    """A model's folder, and model.onnx in it."""
+    folder = tmp_path_factory.mktemp("exported")
+    torch.manual_seed(0)
+    tiny_model("resnet").save_pretrained(folder)
+    default_image_processor().save_pretrained(folder)
+    assert main([str(folder), "--format", "onnx", "--to", str(folder / "out" / "model.onnx")]) == 0
+    (folder / "out" / "model.onnx").rename(folder / "model.onnx")
+    assert not list((folder / "out").iterdir())
+    return folder
+
+
+def test_the_command_writes_a_file_with_torchs_logits(exported):
+    model, _ = load_for_inference(str(exported), "cpu")
+    assert difference(model, exported / "model.onnx") <= 1e-4
+
+
+def test_a_file_takes_the_models_channels_and_says_how_to_read_an_image(tmp_path):
+    names = {i: f"class {i}" for i in range(12)}
+    model = build_model("deeplabv3plus_tiny", names, num_channels=4).eval()
     model.save_pretrained(tmp_path)
-    default_image_processor().save_pretrained(tmp_path)
-    path = tmp_path / "out" / "model.onnx"
-    assert main([str(tmp_path), "--format", "onnx", "--to", str(path)]) == 0
-    assert "written" in capsys.readouterr().out
-    assert difference(model, path) <= 1e-4
+    processor = default_image_processor()
+    processor.image_mean, processor.image_std = [0.1, 0.2, 0.3, 0.4], [0.5] * 4
+    processor.image_range = [0, 4095]
+    processor.save_pretrained(tmp_path)
+    assert main([str(tmp_path), "--to", str(tmp_path / "model.onnx")]) == 0
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
+    images = torch.randn(1, 4, 48, 40)
+    (logits,) = session.run(["logits"], {"pixel_values": images.numpy()})
+    torch.testing.assert_close(torch.from_numpy(logits), model(images).logits, atol=1e-4, rtol=0)
+    metadata = session.get_modelmeta().custom_metadata_map
+    assert {key: json.loads(value) for key, value in metadata.items()} == {
+        "class_names": list(names.values()),
+        "image_mean": [0.1, 0.2, 0.3, 0.4],
+        "image_std": [0.5] * 4,
+        "image_range": [0, 4095],
+    }
+
+
+def test_the_documents_example_reads_an_image_as_predict_does(exported, monkeypatch, capsys):
+    photo = np.random.default_rng(0).integers(0, 256, (45, 60, 3), np.uint8)
+    Image.fromarray(photo).save(exported / "photo.jpg")
+    monkeypatch.chdir(exported)
+    (example,) = [block for block in blocks(ROOT / "docs" / "hub.md", "python") if "onnxruntime" in block]
+    names: dict = {}
+    exec(example, names)
+    model, processor = load_for_inference(str(exported), "cpu")
+    (expected,) = predict_images(model, [Image.open("photo.jpg")], processor)
+    assert np.array_equal(names["logits"][0].argmax(0), expected)
+    assert capsys.readouterr().out == f"{[model.config.id2label[i] for i in np.unique(expected)]}\n"
+
+
+class Branches(torch.nn.Module):
+    """Decides by the values of the image, which a traced file cannot."""
+
+    def forward(self, features):
+        return features * 2 if features.sum() > 0 else features
+
+
+def test_a_model_that_cannot_be_exported_leaves_no_file(tmp_path):
+    model = tiny_model("resnet").eval()
+    model.backbone.register_forward_pre_hook(lambda module, images: (Branches()(images[0]),))
+    with pytest.raises(InputError, match="cannot be exported as ONNX"):
+        export_onnx(model, tmp_path / "model.onnx", default_image_processor())
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_that_computes_something_else_is_not_kept(exported, tmp_path, monkeypatch):
+    def export_another(function, images, file, **options):
+        shutil.copy(exported / "model.onnx", file)
+
+    model = tiny_model("resnet").eval()
+    torch.nn.init.normal_(model.classifier.weight)
+    monkeypatch.setattr(torch.onnx, "export", export_another)
+    with pytest.raises(InputError, match="off the model's logits, so it is not kept"):
+        export_onnx(model, tmp_path / "model.onnx", default_image_processor())
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["dinov2", "dinov2_published_positions"])
 def test_vision_transformers_export(name, tmp_path):
-    from pos_hf.models.export import export_onnx
-
     model = tiny_model(name).eval()
-    assert export_onnx(model, tmp_path / "model.onnx") <= 1e-4
+    assert export_onnx(model, tmp_path / "model.onnx", default_image_processor()) <= 1e-4
     assert difference(model, tmp_path / "model.onnx") <= 1e-4
