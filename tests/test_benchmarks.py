@@ -61,3 +61,11 @@ def test_the_simulation_waits_for_nothing_on_one_gpu_and_for_bytes_on_many():
     hidden = 1e2 * slow.backward_share
     assert at_the_end - apart == pytest.approx(hidden)
     assert at_the_end > 1e3
+
+
+def test_the_memory_of_a_large_image_is_measured():
+    import large_images
+
+    result = large_images.run(large_images.parse(["--size", "300", "200", "--options", "--window 64 --flip"]))
+    assert result["size"] == [300, 200]
+    assert 0 <= result["GB_above_the_model"] < 0.5

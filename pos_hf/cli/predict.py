@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pos_hf.cli.parsing import CommandParser, keep_existing
-from pos_hf.errors import InputError, TrainingStopped
+from pos_hf.errors import InputError, first_sentence
 
 if TYPE_CHECKING:
     import numpy as np
@@ -43,7 +43,6 @@ def main(argv: list[str]) -> int:
     from pos_hf.cli.evaluate import inference_from
     from pos_hf.data.decoding import RowDecoder
     from pos_hf.evaluation import label_names, load_for_inference, palette_of, predict_images
-    from pos_hf.files import written_aside
     from pos_hf.models.processors import image_range, num_channels
     from pos_hf.reporting.pictures import displayed, mask_picture, overlay, with_legend
 
@@ -67,25 +66,23 @@ def main(argv: list[str]) -> int:
         try:
             image = read_image(source, decoder, inference)
             (prediction,) = predict_images(model, [image], image_processor, inference)
-        except (InputError, TrainingStopped) as error:
+        except InputError as error:
             skipped.append(str(error))
             continue
-        with written_aside(args.out) as aside:
-            (aside / RECORD).write_text(json.dumps(record, indent=2) + "\n")
-            for kind in ("masks", "overlays"):
-                (aside / kind / name).parent.mkdir(parents=True, exist_ok=True)
-            mask_picture(prediction, palette).save(aside / "masks" / name)
-            shown = overlay(displayed(image), prediction, palette)
-            with_legend(shown, prediction, names, palette).save(aside / "overlays" / name)
+        except RuntimeError as error:  # memory, or a size that the network does not take
+            skipped.append(f"{source} cannot be predicted: {first_sentence(error)}")
+            continue
+        shown = with_legend(overlay(displayed(image), prediction, palette), prediction, names, palette)
+        put_in_place(args.out, name, {"masks": mask_picture(prediction, palette), "overlays": shown}, record)
     if skipped and len(skipped) == len(sources):
         others = f" ({len(skipped)} images, none can be predicted)" if len(skipped) > 1 else ""
         raise InputError(skipped[0] + others)
     for reason in skipped:
         print(f"pos-hf predict: skipped: {reason}", file=sys.stderr)
-    made = f"{len(todo) - len(skipped)} masks in {args.out / 'masks'}, overlays in {args.out / 'overlays'}"
+    outcome = f"{len(todo) - len(skipped)} masks in {args.out / 'masks'}, overlays in {args.out / 'overlays'}"
     there = f"; {len(sources) - len(todo)} were there" if len(todo) < len(sources) else ""
     left = f"; {len(skipped)} images left out" if skipped else ""
-    print(made + there + left)
+    print(outcome + there + left)
     return 1 if skipped else 0
 
 
@@ -160,6 +157,17 @@ def unfinished(sources: dict[str, Path], out: Path, record: dict[str, Any]) -> d
         for name, source in sources.items()
         if not all((out / kind / name).exists() for kind in ("masks", "overlays"))
     }
+
+
+def put_in_place(out: Path, name: str, pictures: dict[str, "Image.Image"], record: dict[str, Any]) -> None:
+    """Write an image's pictures by their folder, and the record before them, each whole or not at all."""
+    from pos_hf.files import written_aside
+
+    with written_aside(out) as aside:
+        (aside / RECORD).write_text(json.dumps(record, indent=2) + "\n")
+        for kind, picture in pictures.items():
+            (aside / kind / name).parent.mkdir(parents=True, exist_ok=True)
+            picture.save(aside / kind / name)
 
 
 def read_image(path: Path, decoder: "RowDecoder", inference: "Inference") -> "Image.Image | np.ndarray":

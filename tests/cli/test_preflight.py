@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from PIL import Image
 from transformers import (
     AutoModelForSemanticSegmentation,
     BeitImageProcessorPil,
@@ -16,6 +17,7 @@ from pos_hf.cli.preflight import settle_device_views
 from pos_hf.data import DataArguments
 from pos_hf.errors import InputError
 from pos_hf.evaluation.inference import Inference, class_probabilities
+from pos_hf.models import default_image_processor
 
 
 @pytest.mark.parametrize(
@@ -99,3 +101,15 @@ def test_a_model_of_one_size_is_refused_before_training(folder, capsys, crop_siz
     printed = capsys.readouterr().err
     assert "Data2VecVisionForSemanticSegmentation cannot take images of" in printed and blamed in printed
     assert not list((folder / "run").rglob("*"))
+
+
+def test_predict_goes_on_after_an_image_that_the_network_does_not_take(folder, capsys):
+    (folder / "photos").mkdir()
+    for name, size in (("a", (48, 32)), ("b", (32, 32))):
+        Image.new("RGB", size).save(folder / "photos" / f"{name}.png")
+    start_model(folder, DATA2VEC)
+    default_image_processor().save_pretrained(folder / "start")  # does not resize
+    command = ["predict", str(folder / "start"), str(folder / "photos"), "--out", str(folder / "out")]
+    assert main([*command, "--multiple", "1"]) == 1
+    assert "a.png cannot be predicted: Given transposed" in capsys.readouterr().err
+    assert [path.name for path in (folder / "out" / "masks").iterdir()] == ["b.png"]
