@@ -19,6 +19,7 @@ from pos_hf.data.device_views import add_strong_views
 from pos_hf.errors import InputError, TrainingStopped
 from pos_hf.files import STUDENT_FOLDER, write_manifest, written_aside
 from pos_hf.methods import LossTerm, Method, StudentPair
+from pos_hf.models.processors import statistics
 
 from .arguments import POSConfig
 from .callbacks import StepHooks
@@ -105,9 +106,9 @@ class POSTrainer(CheckpointedTrainer, EvaluatingTrainer, PushesToHub):
         self._skipped_in_a_row = torch.zeros((), device=args.device)
         self._longest_skip = torch.zeros((), device=args.device)
         # one statistic a channel, broadcast over [..., 3, H, W]
-        statistics = processing_class.to_dict()
-        self._pixel_mean = torch.tensor(statistics["image_mean"], device=args.device)[:, None, None]
-        self._pixel_std = torch.tensor(statistics["image_std"], device=args.device)[:, None, None]
+        mean, std = statistics(processing_class)
+        self._pixel_mean = torch.tensor(mean, device=args.device)[:, None, None]
+        self._pixel_std = torch.tensor(std, device=args.device)[:, None, None]
         self.add_callback(StepHooks(self))
         self.add_callback(TrackerPictures(self))
         self.identity = identity_of(self)

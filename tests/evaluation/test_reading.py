@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from datasets import Dataset
 from PIL import Image
 from transformers import (
@@ -21,6 +22,8 @@ from pos_hf.data import DataArguments
 from pos_hf.errors import InputError
 from pos_hf.evaluation import evaluate_images, label_names, load_for_inference, predict_images
 from pos_hf.models import build_model
+from pos_hf.training import POSTrainer
+from tests.training.tiny import tiny_trainer
 
 from .tiny import save_segformer
 
@@ -132,9 +135,22 @@ def test_a_training_inherits_the_statistics_of_its_start_model_unless_they_are_s
     assert (list(processor.image_mean), list(processor.image_std)) == ([0.1, 0.2, 0.3], [0.5] * 3)
 
 
-@pytest.mark.parametrize(
-    "options", [{"do_normalize": False}, {"rescale_factor": 1 / 127.5}, {"do_rescale": False}]
-)
+SCALES = [{"do_normalize": False}, {"rescale_factor": 1 / 127.5}, {"do_rescale": False}]
+
+
+@pytest.mark.parametrize("options", SCALES)
+def test_training_sees_the_pixels_that_the_processor_makes(tmp_path, options):
+    processor = BeitImageProcessorPil(do_resize=False, **options)
+    other = tiny_trainer(str(tmp_path))
+    trainer = POSTrainer(other.model, other.args, other.train_dataset, processing_class=processor)
+    image = np.random.default_rng(2).integers(0, 256, (9, 11, 3), dtype=np.uint8)
+    batch = {"unlabeled": {"pixel_values": torch.from_numpy(image.transpose(2, 0, 1)[None].copy())}}
+    seen = trainer._prepare_inputs(batch)["unlabeled"]["pixel_values"]
+    expected = processor(images=image, return_tensors="pt")["pixel_values"]
+    torch.testing.assert_close(seen, expected, atol=1e-4, rtol=1e-5)
+
+
+@pytest.mark.parametrize("options", SCALES)
 def test_another_scale_of_the_start_model_gives_the_same_pixels(tmp_path, options):
     own = BeitImageProcessorPil(do_resize=False, **options)
     save_segformer(tmp_path, own, NAMES)
