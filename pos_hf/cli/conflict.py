@@ -101,8 +101,8 @@ def rebuild(run: Path) -> tuple["POSTrainer", dict[str, Any]]:
         InputError: the folder is no run, the run has one objective, or its data is not what it was.
     """
     from pos_hf.cli.config import ModelArguments
-    from pos_hf.cli.run import make_trainer
-    from pos_hf.data import DataArguments, load_data
+    from pos_hf.cli.run import load_images, make_trainer
+    from pos_hf.data import DataArguments
     from pos_hf.files import RUN_FILE
     from pos_hf.training import POSConfig
 
@@ -114,10 +114,11 @@ def rebuild(run: Path) -> tuple["POSTrainer", dict[str, Any]]:
     method = args.get_method()
     if len(method.objectives) < 2:
         raise InputError(f"'{run}' was trained with method {args.method!r}, which has one objective alone")
-    data = load_data(data_args)
+    model_args = ModelArguments(**saved["model"])
+    data, processor = load_images(model_args, data_args)
     if data.split_hash() != saved["facts"]["split_hash"]:
         raise InputError(f"the images of {data.name} are not those that '{run}' was trained on: restore them")
-    trainer = make_trainer(ModelArguments(**saved["model"]), data_args, args, data, method)
+    trainer = make_trainer(model_args, data_args, args, data, method, processor)
     images = args.per_device_train_batch_size
     settings = {"labeled_images": images // data_args.unlabeled_ratio, "unlabeled_images": images}
     return trainer, settings

@@ -133,13 +133,14 @@ def check_crop(model: PreTrainedModel, crop_size: int) -> None:
 
 
 @torch.no_grad()
-def check_sizes(model: PreTrainedModel, data: SegmentationData, crop_size: int) -> None:
+def check_sizes(model: PreTrainedModel, data: SegmentationData, crop_size: int, inference: Inference) -> None:
     """Show the model a crop and images of the sizes that it will be scored on, before it is trained.
 
     Args:
         model: the one that will be exported, on its device.
         data: its selection and test images; a few of each are looked at.
         crop_size: side of the training crop, in pixels.
+        inference: of the evaluations.
 
     Raises:
         InputError: the model takes no image of one of these sizes.
@@ -151,12 +152,13 @@ def check_sizes(model: PreTrainedModel, data: SegmentationData, crop_size: int) 
     crop = (crop_size, crop_size)
     was_training = model.training
     model.eval()
-    for height, width in (crop, *sorted(extremes - {crop})):
+    for height, width in (crop, *sorted(extremes)):
         image = torch.zeros(1, num_channels(model), height, width, device=model.device, dtype=model.dtype)
         try:
-            if (height, width) == crop:
+            if (height, width) == crop:  # as in training: not resized to the patch
                 predict_logits(model, image)
-            class_probabilities(model, image, Inference())
+            else:
+                class_probabilities(model, image, inference)
         except Exception as error:  # a network refuses a size in the words of any of its layers
             what = "of crop_size" if (height, width) == crop else "like the selection and test images"
             raise InputError(

@@ -82,17 +82,14 @@ def _run_training(
     is_fresh = checkpoint is None or not lies_in(checkpoint, folder)
     check_before_loading(model_args, data_args, args, is_fresh)
     method = args.get_method()
-    processor = read_image_processor(model_args, data_args)
-    # the start model's range, where the config has none
-    ranged = dataclasses.replace(data_args, image_range=processor.to_dict().get("image_range"))
-    data = load_data(ranged, needs_unlabeled="unsupervised" in method.objectives)
+    needs_unlabeled = "unsupervised" in method.objectives
+    data, processor = load_images(model_args, data_args, needs_unlabeled)
     check_rows(data, data_args, args)
     settle_device_views(data_args, args.device, data.num_channels)
-    set_statistics(processor, data_args, data.num_channels)
     trainer = make_trainer(model_args, data_args, args, data, method, processor)
     check_crop(trainer.exported_model, data_args.crop_size)
     if trainer.exported_model.device.type == args.device.type:  # else it is sharded later (FSDP)
-        check_sizes(trainer.exported_model, data, data_args.crop_size)
+        check_sizes(trainer.exported_model, data, data_args.crop_size, args.get_inference())
     facts = training_facts(trainer, model_args, data_args, data)
     trainer.identity |= identity_of_inputs(model_args, data_args, facts)
     if checkpoint is not None:
@@ -204,6 +201,29 @@ def make_trainer(
     if scored is not None:
         trainer.add_callback(PseudoLabelPictures(trainer, scored, data.palette))
     return trainer
+
+
+def load_images(
+    model_args: ModelArguments, data_args: DataArguments, needs_unlabeled: bool = True
+) -> tuple[SegmentationData, BaseImageProcessor]:
+    """The data, read as the start model reads images where the config does not say how.
+
+    Args:
+        model_args: the network.
+        data_args: the images.
+        needs_unlabeled: without unlabeled images the data is refused.
+
+    Returns:
+        The data, checked, and the processor that normalises in training and is saved beside the model.
+
+    Raises:
+        InputError: the data or the start model's processor cannot be used.
+    """
+    processor = read_image_processor(model_args, data_args)
+    ranged = dataclasses.replace(data_args, image_range=processor.to_dict().get("image_range"))
+    data = load_data(ranged, needs_unlabeled)
+    set_statistics(processor, data_args, data.num_channels)
+    return data, processor
 
 
 def read_image_processor(model_args: ModelArguments, data_args: DataArguments) -> BaseImageProcessor:
