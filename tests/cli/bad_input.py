@@ -15,6 +15,8 @@ from datasets import Dataset, Features, Value
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from pos_hf.files import write_manifest
+
 TRAIN = "train {}/config.yaml"
 
 
@@ -385,6 +387,15 @@ MODELS = [
          model_file("preprocessor_config.json", do_resize=True, size={"height": 100_000, "width": 100_000}),
          "predict {}/model {}/data/images --out {}/o"),
     Case("no image processor", ("{}/model",), unlink("model/preprocessor_config.json"), MODEL),
+    Case("shard outside the folder", ("weight_map", "../key"),
+         write("model/model.safetensors.index.json", '{"weight_map": {"a": "../key"}}'), MODEL),
+    Case("shard outside the folder, to export", ("weight_map", "../key"),
+         write("model/model.safetensors.index.json", '{"weight_map": {"a": "../key"}}'),
+         "export {}/model --to {}/out.onnx"),
+    Case("module outside the folder, to train", ("auto_map", "../key.Model"),
+         write("model/config.json", '{"auto_map": {"AutoModel": "../key.Model"}}'), ON_MODEL),
+    Case("model that has changed", ("{}/model", "model.safetensors has 3 bytes", "manifest.json"), both(
+        lambda folder: write_manifest(folder / "model"), write("model/model.safetensors", "abc")), MODEL),
     Case("images of other channels", ("channels",), keys(image_mean=[0.5, 0.5])),
     Case("no complete checkpoint", ("no checkpoint", "{}/run", "manifest"),
          write("run/checkpoint-1/config.json", "{}"), TRAIN + " --resume_from_checkpoint latest"),

@@ -19,7 +19,7 @@ from pos_hf.studies.scores import study_cells
 from tests.test_fuzz import VALUES, only_input_errors
 
 SEED, MUTATIONS = 0, 500
-PAGES = 12
+PAGES = 3
 """Of so many that are accepted the whole page is drawn, which takes its time."""
 QUIET_LOG = [
     {"step": step, "eval_pseudo_label_coverage": 0.5, "eval_pseudo_label_alarm": step == 100}
