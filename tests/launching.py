@@ -4,8 +4,9 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 ROOT = Path(__file__).parents[1]
 
@@ -14,7 +15,7 @@ def launch(module: str, *arguments: object, processes: int) -> None:
     """Run `python -m module arguments` in one plain or several gloo processes, and show its errors.
 
     Args:
-        module: dotted name, importable from the repository's root.
+        module: dotted name, importable from the repository's root; it ends with `run_rank`.
         arguments: of the command line.
         processes: 1 runs without a launcher.
     """
@@ -35,3 +36,21 @@ def command_of(module: str, *arguments: object, processes: int) -> tuple[list[st
     command = [sys.executable, *launcher, "-m", module, *map(str, arguments)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     return command, {"cwd": ROOT, "env": environment}
+
+
+def run_rank(main: Callable[..., int | None], *arguments: object) -> NoReturn:
+    """Run a launched module's `main` and leave as multiprocessing's children do, without an interpreter exit.
+
+    A gloo worker announces a result before it drops the tensors of the work. If it waits for the
+    interpreter's lock to drop one while the interpreter goes down, it is ended there, and std::terminate
+    aborts the process. A barrier does not wait for that worker, and `destroy_process_group` joins it only if
+    nothing else holds the group: DTensor's caches do.
+
+    Args:
+        main: returns the exit code, None for 0; what it raises is shown, and the code is 1.
+        arguments: of `main`.
+    """
+    code = main(*arguments)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code or 0)

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from pos_hf.training import POSTrainer
+from tests.launching import run_rank
 
 from .fsdp import fsdp2_arguments, pretend_to_be_gpus
 from .tiny import tiny_model, tiny_trainer
@@ -49,8 +50,7 @@ def main(folder: Path) -> None:
     expected = weights(whole)  # whole on rank 0 alone
     for name, value in weights(resumed).items():
         assert torch.equal(value, expected[name]), name
-    torch.distributed.destroy_process_group()
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    run_rank(main, Path(sys.argv[1]))

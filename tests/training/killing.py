@@ -23,6 +23,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from pos_hf.files import INCOMPLETE
 from pos_hf.training.checkpoints import MANIFEST, checkpoints, newest_complete
+from tests.launching import run_rank
 
 from .resuming import digests, make_trainer
 
@@ -166,4 +167,4 @@ def main(out: Path, num_kills: int) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]))
+    run_rank(main, Path(sys.argv[1]), int(sys.argv[2]))

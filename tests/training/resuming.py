@@ -22,6 +22,7 @@ from transformers.modeling_outputs import SemanticSegmenterOutput
 
 from pos_hf.data import DataArguments, PairedDataset, SegmentationData, load_data
 from pos_hf.training import POSTrainer
+from tests.launching import run_rank
 
 from .tiny import TinyConfig, TinySegmenter, tiny_trainer
 
@@ -132,9 +133,7 @@ def spelled_out(value: Any) -> str:
 def main(out: Path) -> None:
     found = {str(case): run_case(out / str(case), *case) for case in CASES}
     (out / f"{os.environ.get('RANK', 0)}.json").write_text(json.dumps(found))
-    if WORLD_SIZE > 1:
-        torch.distributed.destroy_process_group()
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    run_rank(main, Path(sys.argv[1]))

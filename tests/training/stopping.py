@@ -12,8 +12,9 @@ import sys
 import time
 from pathlib import Path
 
-import torch
 from transformers import TrainerCallback
+
+from tests.launching import run_rank
 
 from .resuming import make_trainer
 
@@ -44,7 +45,7 @@ class Wait(TrainerCallback):
         time.sleep(0.05)
 
 
-def main(out: Path) -> None:
+def main(out: Path) -> int:
     by_itself = [SignalItself(3, signal.SIGINT)] if RANK == 1 else []
     ends = []
     for name, callbacks, steps in (("inside", by_itself, 20), ("outside", [Wait(out / "ready")], 2000)):
@@ -61,9 +62,8 @@ def main(out: Path) -> None:
         except SystemExit as end:
             ends.append((end.code, trainer.state.global_step))
     (out / f"{RANK}.json").write_text(json.dumps(ends))
-    torch.distributed.destroy_process_group()
-    sys.exit(ends[-1][0])
+    return ends[-1][0]
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    run_rank(main, Path(sys.argv[1]))

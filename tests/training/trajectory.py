@@ -8,8 +8,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-import torch
 from safetensors.torch import save_file
+
+from tests.launching import run_rank
 
 from .fsdp import fsdp2_arguments, pretend_to_be_gpus
 from .tiny import TinyPairs, tiny_trainer
@@ -48,9 +49,7 @@ def main(out: Path, batch: int, accumulation: int, engine: str) -> None:
             weights[f"{method}/{strategy}/{optimizer}/{parameter}"] = value.detach().clone()
     if trainer.accelerator.is_main_process:
         save_file(weights, out)
-    if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4])
+    run_rank(main, Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4])
