@@ -99,9 +99,13 @@ class StopOnSignal(TrainerCallback):
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Read the last message, which nobody has waited for."""
+        """Read the last message, which nobody has waited for, and close the channel."""
         if self._message is not None:
             number, work = self._message
             work.wait()
             self.signal = self.signal or int(number)
             self._message = None
+        if self._group is not None:
+            # its workers may still hold a tensor, which aborts a process that exits at once; this joins them
+            dist.destroy_process_group(self._group)
+            self._group = None

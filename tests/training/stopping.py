@@ -2,7 +2,7 @@
 
 usage: python -m tests.training.stopping OUT
 
-OUT/RANK.json gets (exit code, step) of both; OUT/ready appears when the second run trains.
+OUT/RANK.json gets (exit code, step, open process groups) of both. OUT/ready: the second run trains.
 """
 
 import json
@@ -12,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 
+from torch.distributed import distributed_c10d
 from transformers import TrainerCallback
 
 from tests.launching import run_rank
@@ -60,7 +61,7 @@ def main(out: Path) -> int:
         try:
             trainer.train()
         except SystemExit as end:
-            ends.append((end.code, trainer.state.global_step))
+            ends.append((end.code, trainer.state.global_step, len(distributed_c10d._world.pg_map)))
     (out / f"{RANK}.json").write_text(json.dumps(ends))
     return ends[-1][0]
 

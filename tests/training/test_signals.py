@@ -96,8 +96,9 @@ def test_ranks_stop_at_the_same_step_whoever_gets_the_signal(tmp_path):
     _, errors = launcher.communicate()
     ends = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)]
     assert ends[0] == ends[1], errors
-    (by_one, step), (by_launcher, _) = ends[0]
+    (by_one, step, _), (by_launcher, _, groups) = ends[0]
     assert (by_one, by_launcher) == (128 + signal.SIGINT, 128 + signal.SIGTERM)
+    assert groups == 1  # the ranks' own channels are closed
     assert step == 5  # the signal came inside the fourth step; all ranks know it a step later
     for run in ("inside", "outside"):
         (checkpoint,) = checkpoints(tmp_path / run)
