@@ -1,4 +1,4 @@
-"""Fixtures every test shares: one thread, a fixed seed, and fresh Accelerate singletons."""
+"""Fixtures every test shares: one thread, a fixed seed, fresh Accelerate singletons, no time limit an example."""
 
 import os
 import sys
@@ -13,10 +13,14 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 import pytest
 import torch
 from accelerate.state import AcceleratorState, GradientState, PartialState
+from hypothesis import settings
 
 from pos_hf.balancing import gramian
 
 ROOT = Path(__file__).parent.parent
+
+settings.register_profile("any load", deadline=None)  # a time for each example, which other work stretches
+settings.load_profile("any load")
 
 
 @pytest.fixture(autouse=True)
