@@ -1,8 +1,9 @@
 # Every target sets up what it needs: `make demo` and `make test` work in a fresh clone.
-VENV := .venv
-PYTHON := $(VENV)/bin/python
+VENV = .venv
+PYTHON = $(VENV)/bin/python
+PYTEST = $(PYTHON) -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile
 
-.PHONY: venv demo test lint docs clean
+.PHONY: venv demo test test-floors test-latest lint docs clean
 
 venv: $(VENV)/.installed
 
@@ -16,7 +17,18 @@ demo: venv
 	$(PYTHON) scripts/demo.py
 
 test: venv
-	$(PYTHON) -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile
+	$(PYTEST)
+
+# the oldest versions that pyproject.toml allows, and the newest there are, each in an environment of its own
+test-floors: RESOLUTION := lowest-direct
+test-latest: RESOLUTION := highest
+test-floors test-latest: VENV = .venv-$(@:test-%=%)
+test-floors test-latest:
+	@echo "installing into $(VENV): some minutes"
+	python3 -m venv $(VENV)
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check uv
+	$(VENV)/bin/uv pip install --quiet --python $(PYTHON) --upgrade --compile-bytecode --resolution $(RESOLUTION) --editable ".[test]"
+	$(PYTEST)
 
 lint: venv
 	$(VENV)/bin/ruff check .
@@ -27,5 +39,5 @@ docs: venv
 	$(VENV)/bin/zensical build --strict --clean
 
 clean:
-	rm -rf $(VENV) runs demo site build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-floors .venv-latest runs demo site build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
