@@ -1,4 +1,4 @@
-"""Fixtures every test shares: one thread, a fixed seed, fresh Accelerate singletons, no time limit an example."""
+"""Fixtures every test shares: one thread, a fixed seed, fresh Accelerate singletons, no time limit."""
 
 import os
 import sys
