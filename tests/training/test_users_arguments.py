@@ -41,7 +41,7 @@ class WithAdapters(TinySegmenter):
             "pass one as eval_dataset",
         ),
     ],
-    ids=str,
+    ids=lambda value: value if isinstance(value, str) else "-".join(value),  # the same in every process
 )
 def test_what_has_no_meaning_is_refused_in_one_sentence(tmp_path, arguments, message):
     with pytest.raises(InputError, match=message) as refusal:
