@@ -12,6 +12,7 @@ from pos_hf.cli.config import parse_config, read_yaml, shared_method_options
 from pos_hf.errors import InputError, nearest
 from pos_hf.evaluation import Inference
 from pos_hf.files import SCORES_FILE, write_text
+from pos_hf.studies.records import Record, fingerprint, read_records
 from pos_hf.training.arguments import read_inference
 from pos_hf.values import check_group, check_type
 
@@ -26,6 +27,7 @@ class PlannedRun:
         seed: its number.
         folder: where the run lies.
         settings: its whole config, `output_dir` included.
+        record: its line of the study's `scores`, if it has been run.
     """
 
     arm: str
@@ -33,6 +35,7 @@ class PlannedRun:
     seed: int
     folder: Path
     settings: dict[str, Any]
+    record: Record | None = None
 
     @property
     def config_file(self) -> Path:
@@ -52,7 +55,7 @@ class PlannedRun:
     @property
     def is_done(self) -> bool:
         """Whether the run has been scored."""
-        return (self.folder / SCORES_FILE).exists()
+        return self.record is not None or (self.folder / SCORES_FILE).exists()
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,7 @@ class Study:
         columns: names of the columns.
         runs: arms x columns x seeds.
         published: published mIoU in percent of an arm, in the order of the columns; None where there is none.
+        scores_file: of the raw scores, to which finished runs are added; None keeps none.
     """
 
     title: str
@@ -78,6 +82,7 @@ class Study:
     columns: list[str]
     runs: list[PlannedRun]
     published: dict[str, list[float | None]]
+    scores_file: Path | None = None
 
     @property
     def num_seeds(self) -> int:
@@ -102,6 +107,7 @@ class StudyFile:
         seeds: entries, `seed` among them.
         num_processes: of each run.
         published: mIoU in percent of an arm, one number or null a column.
+        scores: file of raw scores, one JSON line a run, beside the study's; runs recorded there are done.
     """
 
     title: str
@@ -113,6 +119,7 @@ class StudyFile:
     seeds: list[dict[str, Any]]
     num_processes: int = 1
     published: dict[str, Any] = dataclasses.field(default_factory=dict)
+    scores: str | None = None
 
     def __post_init__(self) -> None:
         check_group(self, {"num_processes": "[1, 65536]"})
@@ -155,8 +162,10 @@ def read_study(path: Path) -> Study:
         file = StudyFile(**values)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
+    scores_file = None if file.scores is None else path.parent / file.scores
+    records = {} if scores_file is None else read_records(scores_file)
     runs = [
-        _planned_run(path, file, column, arm, seed)
+        _planned_run(path, file, column, arm, seed, records)
         for seed in file.seeds
         for column in file.columns
         for arm in file.arms
@@ -170,12 +179,20 @@ def read_study(path: Path) -> Study:
         columns=list(file.columns),
         runs=runs,
         published=file.published,
+        scores_file=scores_file,
     )
     _check(study)
     return study
 
 
-def _planned_run(path: Path, file: StudyFile, column: str, arm: str, seed: dict[str, Any]) -> PlannedRun:
+def _planned_run(
+    path: Path,
+    file: StudyFile,
+    column: str,
+    arm: str,
+    seed: dict[str, Any],
+    records: dict[str, Record],
+) -> PlannedRun:
     changes = file.columns[column] | file.arms[arm] | seed
     settings = read_yaml(path.parent / changes.pop("config", file.config))
     if "strategy" in changes:
@@ -183,7 +200,8 @@ def _planned_run(path: Path, file: StudyFile, column: str, arm: str, seed: dict[
     if "method" in changes and (options := shared_method_options(settings.pop("method_options", None))):
         settings["method_options"] = options
     run = Path(file.output_dir) / _slug(column) / _slug(arm) / f"seed_{seed['seed']}"
-    return PlannedRun(arm, column, seed["seed"], run, settings | changes | {"output_dir": str(run)})
+    settings |= changes | {"output_dir": str(run)}
+    return PlannedRun(arm, column, seed["seed"], run, settings, records.get(fingerprint(settings)))
 
 
 def _slug(name: str) -> str:

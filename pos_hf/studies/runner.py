@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from pos_hf.locks import locked
 from pos_hf.studies.plan import PlannedRun, Study
+from pos_hf.studies.records import add_record
 
 SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 SECONDS_TO_STOP = 120
@@ -52,6 +53,8 @@ def run_study(study: Study, jobs: int = 1) -> list[PlannedRun]:
                     progress.update()
                     if result.result() != 0:
                         failed.append(run)
+                    elif study.scores_file is not None:
+                        add_record(study.scores_file, run.arm, run.column, run.seed, run.settings, run.folder)
                     for following in islice(waiting, 1):
                         running[pool.submit(trainings.run, following)] = following
     return failed

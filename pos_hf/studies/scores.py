@@ -134,6 +134,8 @@ def _difference(runs: dict[int, Score], baseline: dict[int, Score]) -> Interval 
 
 
 def _read_score(run: PlannedRun) -> Score:
+    if run.record is not None:
+        return Score(100 * run.record["mean_iou"], [], None)
     mean_iou = read_scores(run.folder).get("mean_iou")
     if mean_iou is None:
         raise damaged(run.folder / SCORES_FILE, "it holds no mean_iou")

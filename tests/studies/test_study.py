@@ -22,6 +22,7 @@ from pos_hf.errors import InputError
 from pos_hf.methods.losses import OHEM
 from pos_hf.reporting.intervals import paired_difference
 from pos_hf.studies import read_study, read_study_scores, run_study, write_tables
+from pos_hf.studies.records import fingerprint
 from pos_hf.studies.scores import study_cells
 from tests.training.killing import fork
 
@@ -197,6 +198,42 @@ def test_the_table_says_how_images_are_predicted(study_file):
     words = "whole (a); through windows of 798 pixels, the last ones inside the image, also mirrored (b)."
     for text in (write_tables(study), (study.folder / "table.html").read_text()):
         assert f"Test images are predicted {words}" in text
+
+
+def test_a_recorded_run_is_not_run_again_and_a_finished_one_is_recorded(study_file, tmp_path, monkeypatch):
+    recorded = tmp_path / "scores.jsonl"
+    (first, *others) = read_study(change(study_file, scores="scores.jsonl")).runs
+    line = {"arm": first.arm, "column": first.column, "seed": first.seed, "mean_iou": 0.25}
+    recorded.write_text(json.dumps(line | {"settings": fingerprint(first.settings)}) + "\n")
+    started = []
+
+    def train(self, run):
+        started.append(run)
+        score(run, 0.5)
+        return 0
+
+    monkeypatch.setattr("pos_hf.studies.runner.Trainings.run", train)
+    study = read_study(study_file)
+    assert run_study(study) == []
+    assert [(run.arm, run.column, run.seed) for run in started] == [
+        (run.arm, run.column, run.seed) for run in others
+    ]
+    scores, _ = read_study_scores(study)
+    assert scores[first.arm, first.column, first.seed].mean_iou == pytest.approx(25)
+    assert len(recorded.read_text().splitlines()) == len(study.runs)
+    # elsewhere, with the records alone, nothing is left to do; with other settings everything is
+    moved = change(study_file, output_dir=str(tmp_path / "elsewhere"))
+    assert all(run.is_done for run in read_study(moved).runs)
+    (tmp_path / "base.yaml").write_text(yaml.safe_dump(CONFIG | {"max_steps": 3}))
+    done = [run.column for run in read_study(moved).runs if run.is_done]
+    assert set(done) == {"short"}  # which sets max_steps itself
+
+
+@pytest.mark.parametrize("line", ["{", "[]", "{}", '{"settings": "a", "mean_iou": 2}'])
+def test_a_damaged_record_is_named(study_file, tmp_path, line):
+    (tmp_path / "scores.jsonl").write_text(line + "\n")
+    with pytest.raises(InputError, match=r"scores.jsonl is damaged in line 1 .*: remove it"):
+        read_study(change(study_file, scores="scores.jsonl"))
 
 
 @pytest.mark.parametrize("jobs", [1, 2])

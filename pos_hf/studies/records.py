@@ -1,0 +1,71 @@
+"""Raw scores of a study's runs, one JSON line each: what is recorded is not run again, wherever it ran."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from pos_hf.errors import InputError, first_sentence
+from pos_hf.reporting.history import read_scores
+
+Record = dict[str, Any]
+
+
+def fingerprint(settings: dict[str, Any]) -> str:
+    """Of a run's config, whatever folder it runs in.
+
+    Args:
+        settings: the config.
+
+    Returns:
+        12 hexadecimal digits.
+    """
+    told = {key: value for key, value in settings.items() if key != "output_dir"}
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def read_records(file: Path) -> dict[str, Record]:
+    """Read the runs that a file records.
+
+    Args:
+        file: of JSON lines; it need not exist.
+
+    Returns:
+        The lines by their `settings`, the fingerprint of a config.
+
+    Raises:
+        InputError: a line is damaged.
+    """
+    records: dict[str, Record] = {}
+    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+    for number, line in enumerate(lines, 1):
+        try:
+            record = json.loads(line)
+            is_whole = isinstance(record["settings"], str) and 0 <= record["mean_iou"] <= 1
+        except (ValueError, TypeError, KeyError) as error:
+            raise InputError(
+                f"{file} is damaged in line {number} ({first_sentence(error)}): remove it"
+            ) from error
+        if not is_whole:
+            raise InputError(f"{file} is damaged in line {number} (mean_iou is no share): remove it")
+        records[record["settings"]] = record
+    return records
+
+
+def add_record(file: Path, arm: str, column: str, seed: int, settings: dict[str, Any], folder: Path) -> None:
+    """Append a finished run.
+
+    Args:
+        file: of JSON lines.
+        arm: of the run.
+        column: of the run.
+        seed: of the run.
+        settings: its config.
+        folder: where it lies.
+    """
+    scores = read_scores(folder)
+    record = {"arm": arm, "column": column, "seed": seed, "settings": fingerprint(settings)}
+    record |= {name: scores.get(name) for name in ("mean_iou", "overall_accuracy", "per_category_iou")}
+    record["versions"] = scores.get("protocol", {}).get("versions")
+    with file.open("a", encoding="utf-8") as out:
+        out.write(json.dumps(record) + "\n")
