@@ -18,7 +18,7 @@ from pos_hf.errors import InputError, first_sentence
 
 def coco_classes(annotations: Path) -> list[str]:
     """`background` and the names of the categories, by category id."""
-    return ["background", *(category["name"] for category in _categories(_read(annotations)))]
+    return ["background", *(category["name"] for category in _categories(_read(annotations, "categories")))]
 
 
 def draw_coco_masks(annotations: Path, folder: Path) -> None:
@@ -49,7 +49,7 @@ def draw_coco_masks(annotations: Path, folder: Path) -> None:
 
 
 def _draw_all(annotations: Path, folder: Path) -> None:
-    content = _read(annotations)
+    content = _read(annotations, "images", "annotations", "categories")
     class_of = {category["id"]: number for number, category in enumerate(_categories(content), start=1)}
     objects = defaultdict(list)
     for annotation in content["annotations"]:
@@ -135,11 +135,11 @@ def _require_file(annotations: Path) -> None:
         )
 
 
-def _read(annotations: Path) -> dict[str, Any]:
+def _read(annotations: Path, *parts: str) -> dict[str, Any]:
     _require_file(annotations)
     try:
         content = json.loads(read_text(annotations))
-        if not all(isinstance(content[part], list) for part in ("images", "annotations", "categories")):
+        if not all(isinstance(content[part], list) for part in parts):
             raise TypeError("no lists")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(

@@ -269,7 +269,7 @@ def test_a_supervised_method_needs_no_unlabeled_images(folder):
     shutil.rmtree(folder / "unlabeled")
     args = DataArguments(dataset=str(folder), selection_share=0, crop_size=16)
     data = load_data(args, needs_unlabeled=False)
-    pairs = PairedDataset.from_arguments(data, args, seed=0, num_strong_views=0)
+    pairs = PairedDataset.from_arguments(data, args, seed=0).for_method(0, second_draw=False)
     assert len(data.unlabeled) == 0 and len(pairs) == 6
     item = pairs[next(iter(pairs.sampler(0)))]
     assert item["unlabeled"]["pixel_values"].shape == item["labeled"]["pixel_values"].shape == (3, 16, 16)
