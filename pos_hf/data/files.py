@@ -84,7 +84,11 @@ def _why_unreadable(error: Exception, name: str) -> str:
 
 
 def _require_regular(path: str | Path) -> None:
-    if not stat.S_ISREG(os.stat(path).st_mode):
+    try:
+        mode = os.stat(path).st_mode
+    except ValueError as error:  # a null byte
+        raise FileNotFoundError(errno.ENOENT, "no file can have this name", repr(str(path))) from error
+    if not stat.S_ISREG(mode):
         raise FileInputError(
             str(path), "cannot be read (it is a pipe or a device): replace it", cause="unreadable"
         )

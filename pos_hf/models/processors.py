@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from transformers import AutoImageProcessor, BaseImageProcessor, PreTrainedModel, SegformerImageProcessorPil
 from transformers.models.auto.image_processing_auto import get_image_processor_config
+from transformers.utils import CONFIG_NAME, cached_file
 
 from pos_hf.errors import InputError, first_sentence
 
@@ -47,8 +48,9 @@ def inherited_image_processor(source: str, trust_remote_code: bool = False) -> S
     """
     processor: Any = default_image_processor()
     try:
-        # an empty one is a model that was saved alone
+        # an empty one is a model that was saved alone, unless nothing of it can be had
         if not get_image_processor_config(source):
+            cached_file(source, CONFIG_NAME)
             logger.warning(
                 f"{source!r} comes without an image processor: ImageNet's mean and standard deviation are "
                 "taken where image_mean and image_std are not set"
