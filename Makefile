@@ -1,7 +1,8 @@
 # Every target sets up what it needs: `make demo` and `make test` work in a fresh clone.
 VENV = .venv
 PYTHON = $(VENV)/bin/python
-PYTEST = $(PYTHON) -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile
+# files in their order: the longest would otherwise come last, one alone
+PYTEST = $(PYTHON) -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .PHONY: venv demo test test-floors test-latest lint docs clean
 
