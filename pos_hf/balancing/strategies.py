@@ -161,8 +161,7 @@ class POS:
     Args:
         meo: stretch the update to the norm of the uniform average.
         min_weight: lower bound of both weights before MEO, in [0, 1/2]: 0 is the paper to the letter, 1/2 the
-            uniform average. With MEO a gradient that vanishes is weighted 1 / (2 min_weight) at most, in
-            units of the uniform average.
+            uniform average. With MEO a gradient that vanishes is weighted (1 - min_weight) / (2 min_weight).
     """
 
     meo: bool = True

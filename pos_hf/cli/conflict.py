@@ -103,12 +103,12 @@ def rebuild(run: Path) -> tuple["POSTrainer", dict[str, Any]]:
     from pos_hf.cli.config import ModelArguments
     from pos_hf.cli.run import load_images, make_trainer
     from pos_hf.data import DataArguments
-    from pos_hf.files import RUN_FILE
+    from pos_hf.files import RUN_FILE, read_json
     from pos_hf.training import POSConfig
 
     if not (run / RUN_FILE).is_file():
         raise InputError(f"'{run}' holds no {RUN_FILE}: give the output folder of a training run")
-    saved = json.loads((run / RUN_FILE).read_text())
+    saved = read_json(run / RUN_FILE)
     data_args = DataArguments(**saved["data"])
     args = POSConfig(**saved["training"] | NEUTRAL | {"output_dir": str(run)})
     method = args.get_method()
@@ -132,7 +132,9 @@ def earlier_moments(file: Path, settings: dict[str, Any]) -> dict[str, Any]:
     """
     if not file.exists():
         return {}
-    document = json.loads(file.read_text())
+    from pos_hf.files import read_json
+
+    document = read_json(file)
     moments: dict[str, Any] = document.pop("moments")
     if document != settings:
         raise InputError(
