@@ -241,6 +241,11 @@ def _predict(
     )
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether PyTorch could not have the memory that it asked for, of a GPU or of the machine."""
+    return isinstance(error, torch.OutOfMemoryError) or OUT_OF_MEMORY in str(error)
+
+
 @contextmanager
 def memory_advice(
     model: PreTrainedModel, batch: Sequence[Prepared], inference: Inference | None
@@ -258,8 +263,7 @@ def memory_advice(
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        is_torchs = isinstance(error, torch.OutOfMemoryError) or OUT_OF_MEMORY in str(error)
-        if not is_torchs and not isinstance(error, MemoryError):
+        if not is_out_of_memory(error) and not isinstance(error, MemoryError):
             raise
         window = (inference or Inference()).window
         remedies = [f"--window {ADVISED_WINDOW if window is None else max(window // 2, 2)}"]

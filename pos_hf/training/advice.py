@@ -7,14 +7,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import torch
-
 from pos_hf.errors import TrainingStopped
+from pos_hf.evaluation.evaluator import is_out_of_memory
 
 from .arguments import POSConfig
 
 ONE_VALUE = "Expected more than 1 value per channel"  # PyTorch's words for a BatchNorm without a variance
-OUT_OF_MEMORY = "can't allocate memory"  # PyTorch's words on a CPU, where the error has no type of its own
 TOO_MANY_FILES = ("Too many open files", "received 0 items of ancdata")
 SHARED_MEMORY = ("Bus error", "shared memory", "unable to write to file </torch", "unable to mmap")
 WORKER = "DataLoader worker"
@@ -76,11 +74,6 @@ def advice_on_evaluation(args: POSConfig, model: str) -> Iterator[None]:
             "evaluation images, or leave the evaluation out of training (eval_strategy: 'no') and score "
             f"{model} with pos-hf evaluate --window"
         ) from error
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether PyTorch could not have the memory that it asked for, of a GPU or of the machine."""
-    return isinstance(error, torch.OutOfMemoryError) or OUT_OF_MEMORY in str(error)
 
 
 def _less_memory(args: POSConfig, crop_size: int, can_checkpoint: bool) -> str:
