@@ -1,9 +1,11 @@
 """Reads a config file and command-line overrides into three groups of arguments. Nothing is trained here."""
 
 import argparse
+import copy
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -51,6 +53,14 @@ class _Parser(HfArgumentParser):
         raise InputError(message)
 
 
+@cache
+def _parser() -> tuple[_Parser, dict[str, Any]]:
+    """The parser of every group, which takes longer to make than to use, and its own defaults."""
+    parser = _Parser(GROUPS, exit_on_error=False, allow_abbrev=False)
+    names = {field.name for group in GROUPS for field in dataclasses.fields(group) if field.init}
+    return parser, {name: parser.get_default(name) for name in names}
+
+
 def parse_config(path: Path | None, overrides: list[str]) -> Arguments:
     """Merge a YAML config with `--key value` overrides, which win.
 
@@ -69,14 +79,13 @@ def parse_config(path: Path | None, overrides: list[str]) -> Arguments:
             value does not fit its key.
     """
     values = {} if path is None else read_yaml(path)
-    known = {f.name for group in GROUPS for f in dataclasses.fields(group) if f.init}
+    parser, defaults = _parser()
     for key in values:
-        if key not in known:
+        if key not in defaults:
             key = str(key)
-            raise InputError(f"{path}: unknown key {key!r}, did you mean {nearest(key, known)!r}?")
-    parser = _Parser(GROUPS, exit_on_error=False, allow_abbrev=False)
+            raise InputError(f"{path}: unknown key {key!r}, did you mean {nearest(key, defaults)!r}?")
     try:
-        parser.set_defaults(**values)
+        parser.set_defaults(**copy.deepcopy(defaults) | values)
         chosen = parser.parse_known_args(overrides)[0]
         if chosen.strategy != parser.get_default("strategy"):
             parser.set_defaults(strategy_options=None)  # the file's belong to the file's strategy
@@ -90,7 +99,7 @@ def parse_config(path: Path | None, overrides: list[str]) -> Arguments:
         raise InputError(f"{where}: {problem}") from error
     model, data, training, remaining = groups
     for key in (argument.removeprefix("--").split("=")[0] for argument in remaining):
-        raise InputError(f"unknown argument --{key}, did you mean --{nearest(key, known)}?")
+        raise InputError(f"unknown argument --{key}, did you mean --{nearest(key, defaults)}?")
     return model, data, training
 
 
