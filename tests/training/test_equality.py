@@ -12,23 +12,18 @@ from tests.launching import launch
 from .tiny import TinyPairs, reference_trajectory, tiny_trainer
 from .trajectory import COMBINATIONS
 
-LAYOUTS = {
-    "1 process, batch 4": (1, 4, 1, "ddp"),
-    "1 process, batch 2, accumulation 2": (1, 2, 2, "ddp"),
-    "2 processes, batch 2": (2, 2, 1, "ddp"),
-    "2 processes, batch 1, accumulation 2": (2, 1, 2, "ddp"),
-    "2 FSDP2 processes, batch 2": (2, 2, 1, "fsdp2"),
-    "2 FSDP2 processes, batch 1, accumulation 2": (2, 1, 2, "fsdp2"),
-}
+LAUNCHES = {(1, "ddp"): ("4x1", "2x2"), (2, "ddp"): ("2x1", "1x2"), (2, "fsdp2"): ("2x1", "1x2")}
+"""(processes, engine) -> batch of a process x accumulation."""
+LAYOUTS = [(*launched, split) for launched, splits in LAUNCHES.items() for split in splits]
 
 
 @pytest.fixture(scope="module")
-def trajectories(tmp_path_factory) -> dict[str, dict[str, torch.Tensor]]:
-    out = tmp_path_factory.mktemp("trajectories") / "weights.safetensors"
+def trajectories(tmp_path_factory) -> dict[tuple, dict[str, torch.Tensor]]:
     found = {}
-    for layout, (processes, *arguments) in LAYOUTS.items():
-        launch("tests.training.trajectory", out, *arguments, processes=processes)
-        found[layout] = load_file(out)
+    for (processes, engine), splits in LAUNCHES.items():
+        out = tmp_path_factory.mktemp("trajectories")
+        launch("tests.training.trajectory", out, engine, *splits, processes=processes)
+        found |= {(processes, engine, split): load_file(out / f"{split}.safetensors") for split in splits}
     return found
 
 
@@ -50,7 +45,7 @@ def full_batches(steps: int, size: int, second_draw: bool = False, num_unlabeled
 
 
 @pytest.mark.parametrize(("method", "strategy", "optimizer"), COMBINATIONS)
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", LAYOUTS, ids=str)
 def test_every_layout_trains_the_reference_trajectory(trajectories, layout, method, strategy, optimizer):
     expected = reference_trajectory(
         full_batches(5, 4, second_draw=method == "unimatch_v1"),
@@ -65,14 +60,14 @@ def test_every_layout_trains_the_reference_trajectory(trajectories, layout, meth
         torch.testing.assert_close(found, value, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("layout", [*LAYOUTS][1:])
+@pytest.mark.parametrize("layout", LAYOUTS[1:], ids=str)
 def test_layouts_agree_with_one_another_to_rounding(trajectories, layout):
-    for name, value in trajectories["1 process, batch 4"].items():
+    for name, value in trajectories[LAYOUTS[0]].items():
         torch.testing.assert_close(trajectories[layout][name], value, rtol=1e-9, atol=1e-10)
 
 
 def test_the_strategies_train_different_weights(trajectories):
-    weights = trajectories["1 process, batch 4"]
+    weights = trajectories[LAYOUTS[0]]
     trained = {
         strategy: weights[f"fixmatch/{strategy}/sgd/backbone.weight"]
         for strategy in ("uniform", "pos", "pos_meo")

@@ -1,6 +1,8 @@
-"""Trains every combination of the equality test in this process's layout and saves the weights.
+"""Trains every combination of the equality test in this process's layouts and saves the weights.
 
-usage: python -m tests.training.trajectory OUT BATCH ACCUMULATION ENGINE
+usage: python -m tests.training.trajectory OUT ENGINE BATCHxACCUMULATION...
+
+Weights go to OUT/BATCHxACCUMULATION.safetensors.
 """
 
 import itertools
@@ -28,9 +30,15 @@ COMBINATIONS = [
 ]
 
 
-def main(out: Path, batch: int, accumulation: int, engine: str) -> None:
+def main(out: Path, engine: str, *splits: str) -> None:
     if engine == "fsdp2":
         pretend_to_be_gpus()
+    for split in splits:
+        batch, accumulation = map(int, split.split("x"))
+        train(out / f"{split}.safetensors", batch, accumulation, engine)
+
+
+def train(out: Path, batch: int, accumulation: int, engine: str) -> None:
     weights = {}
     for method, strategy, optimizer in COMBINATIONS:
         with tempfile.TemporaryDirectory() as folder:
@@ -52,4 +60,4 @@ def main(out: Path, batch: int, accumulation: int, engine: str) -> None:
 
 
 if __name__ == "__main__":
-    run_rank(main, Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4])
+    run_rank(main, Path(sys.argv[1]), *sys.argv[2:])
