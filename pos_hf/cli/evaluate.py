@@ -185,7 +185,7 @@ def load_folder(
     from pos_hf.data import DataArguments, SegmentationData, validate
     from pos_hf.data.class_names import read_id2label
     from pos_hf.data.decoding import RowDecoder, rows_to_dataset
-    from pos_hf.data.folders import list_images
+    from pos_hf.data.listing import list_images
 
     images, masks = list_images(folder / "images"), list_images(folder / "masks")
     if not images:

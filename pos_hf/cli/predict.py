@@ -109,7 +109,7 @@ def find_images(source: Path) -> dict[str, Path]:
     Raises:
         InputError: There is none, or two would share a mask.
     """
-    from pos_hf.data.folders import LISTED_SUFFIXES, list_images
+    from pos_hf.data.listing import LISTED_SUFFIXES, list_images
 
     if not source.exists():
         raise InputError(f"there is no image or folder '{source}'")

@@ -53,18 +53,24 @@ class DataArguments:
         metadata={"help": "`shapes` (generated, nothing to download), a folder, or a Hub dataset's id."},
     )
     dataset_format: str = field(
-        default="folders",
+        default="auto",
         metadata={
-            "help": "How `dataset` is laid out: folders, huggingface, or a benchmark as published: pascal, "
-            "cityscapes, coco, ade20k."
+            "help": "How `dataset` is laid out: folders, huggingface, an annotation format (coco_json, "
+            "labelme), or a benchmark as published (pascal, cityscapes, coco, ade20k). `auto` looks."
         },
     )
 
     # folders and benchmarks
-    images: str = field(default="images", metadata={"help": "Folder of the training images."})
+    images: str = field(
+        default="images",
+        metadata={"help": "Folder of the training images, or a pattern of files like `*/photos/*.jpg`."},
+    )
     masks: str = field(
         default="masks",
-        metadata={"help": "Folder of their masks: the same names, one channel of class ids, 255 = ignore."},
+        metadata={
+            "help": "Folder of their masks, or a pattern: the same names, one channel of class ids, 255 = "
+            "ignore."
+        },
     )
     unlabeled: str = field(
         default="unlabeled",
@@ -114,6 +120,26 @@ class DataArguments:
         metadata={
             "help": "End of the masks' names that is not part of the id, like `_mask`: in `masks`, and in "
             "the folders of other roles where names end so."
+        },
+    )
+
+    unannotated_images: Literal["unlabeled", "background"] | None = field(
+        default=None,
+        metadata={
+            "help": "What an image without a mask or annotation is. Default: unlabeled in annotation "
+            "formats, an error in folders of masks."
+        },
+    )
+
+    # annotation formats
+    unnamed_area: Literal["background", "ignore"] = field(
+        default="background", metadata={"help": "What the area is that no annotated shape covers."}
+    )
+    merge_labels: dict[str, str | None] | str | None = field(
+        default=None,
+        metadata={
+            "help": 'New classes of labels, as JSON: {"van": "car", "shadow": null}; null drops a label, as '
+            "if it had not been annotated, and `ignore` ignores its pixels."
         },
     )
 
@@ -252,8 +278,21 @@ class DataArguments:
                 "mask_values maps values of masks (-2147483648 to 2147483647) to class ids (0 to 254) or "
                 "255: correct it"
             )
+        self._check_merged()
         for color in self.mask_colors or ():
             try:
                 ImageColor.getrgb(color)
             except ValueError as error:
                 raise InputError(f"mask_colors has {color!r}, which is no colour like '#ff8000'") from error
+
+    def _check_merged(self) -> None:
+        try:
+            if isinstance(self.merge_labels, str):
+                self.merge_labels = dict(json.loads(self.merge_labels))
+            pairs = dict(self.merge_labels or {}).items()
+            is_mapping = all(isinstance(old, str) and isinstance(new, str | None) for old, new in pairs)
+        except (TypeError, ValueError, RecursionError):
+            is_mapping = False
+        if not is_mapping:
+            given = reprlib.repr(self.merge_labels)
+            raise InputError(f'merge_labels {given} is no mapping like {{"van": "car", "shadow": null}}')

@@ -1,6 +1,9 @@
-"""The published benchmarks as options of the folder source: where their files are and what their ids mean."""
+"""The published benchmarks: where their files are and what their ids mean, as options of the folder source.
+
+COCO, whose masks are drawn, is loaded here."""
 
 import dataclasses
+import os
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -8,8 +11,13 @@ from typing import Any
 import numpy as np
 
 from pos_hf.data.arguments import DataArguments
-from pos_hf.data.coco import coco_classes, draw_coco_masks
-from pos_hf.data.decoding import read_picture
+from pos_hf.data.class_names import read_id2label
+from pos_hf.data.files import read_picture
+from pos_hf.data.folders import Pool, assemble, scored_pool
+from pos_hf.data.formats import coco_json
+from pos_hf.data.formats.base import shapes_to_mask
+from pos_hf.data.listing import list_images
+from pos_hf.data.segmentation_data import SegmentationData
 from pos_hf.errors import InputError
 
 PASCAL_CLASSES = [
@@ -76,7 +84,7 @@ ADE20K_SAMPLE = 20
 def pascal(args: DataArguments) -> DataArguments:
     """Pascal VOC 2012 as unpacked; with the SBD masks in SegmentationClassAug where that folder exists."""
     augmented = (Path(args.dataset) / "SegmentationClassAug").is_dir()
-    return _fill_in(
+    return fill_in(
         args,
         images="JPEGImages",
         masks="SegmentationClassAug" if augmented else "SegmentationClass",
@@ -97,7 +105,7 @@ def cityscapes(args: DataArguments) -> DataArguments:
         ignored = dict.fromkeys(range(256), 255)
         suffix = "_gtFine_labelIds"
         values = ignored | {old: new for new, old in enumerate(CITYSCAPES_IDS)}
-    return _fill_in(
+    return fill_in(
         args,
         images="leftImg8bit/train",
         masks="gtFine/train",
@@ -111,37 +119,57 @@ def cityscapes(args: DataArguments) -> DataArguments:
     )
 
 
-def coco(args: DataArguments) -> DataArguments:
+def load_coco(args: DataArguments) -> tuple[SegmentationData, DataArguments]:
     """COCO 2017: 80 things and background (0).
 
-    Masks are those in `masks/`, where UniMatch's authors hand out both splits' together, or in `masks/SPLIT`,
-    where they are drawn from the annotations of a split that has none.
+    Masks are those in `masks/`, where UniMatch's authors hand out both splits' together, or in `masks/SPLIT`;
+    a split without any is drawn from its annotations, small objects over large ones.
+
+    Returns:
+        The data, and the arguments that decode its masks.
     """
     root = Path(args.dataset)
-    folders = {split: _coco_masks(root, split) for split in ("train2017", "val2017")}
-    for split, folder in folders.items():
-        if not (root / folder).is_dir():
-            draw_coco_masks(root / "annotations" / f"instances_{split}.json", root / folder)
     annotations = root / "annotations" / "instances_val2017.json"
     names = args.class_names
     if names is None:
-        names = coco_classes(annotations) if annotations.is_file() else COCO_CLASSES
-    return _fill_in(
-        args,
-        images="train2017",
-        masks=folders["train2017"],
-        unlabeled="unlabeled2017",
-        test_images="val2017",
-        test_masks=folders["val2017"],
-        class_names=names,
+        names = ["background", *_coco_labels(annotations)] if annotations.is_file() else COCO_CLASSES
+    args = fill_in(
+        args, images="train2017", unlabeled="unlabeled2017", test_images="val2017", class_names=names
     )
+    pools = {
+        "train": _coco_pool(root, args.images, args),
+        "selection": scored_pool(args, "selection"),
+        "test": _coco_pool(root, args.test_images, args) if (root / args.test_images).is_dir() else None,
+    }
+    return assemble(args, pools, read_id2label(args)), args
 
 
-def _coco_masks(root: Path, split: str) -> str:
-    """Where a split's masks are, or are to be drawn."""
-    image = next((root / split).glob("*.jpg"), None)
-    is_flat = image is not None and (root / "masks" / f"{image.stem}.png").is_file()
-    return "masks" if is_flat and not (root / "masks" / split).is_dir() else f"masks/{split}"
+def _coco_pool(root: Path, split: str, args: DataArguments) -> Pool:
+    images = list_images(root / split)
+    first = next(iter(images), None)
+    folder = root / "masks" / split
+    if not folder.is_dir() and (root / "masks" / f"{first}.png").is_file():
+        folder = root / "masks"
+    if folder.is_dir():
+        return Pool(images, list_images(folder))
+    path = root / "annotations" / f"instances_{split}.json"
+    content = coco_json.read_content(path)
+    ids = {label: id for id, label in enumerate(read_id2label(args).values())}
+
+    def find(file_name: str) -> str:
+        return str(root / split / file_name)
+
+    drawn = coco_json.pictures_of(content, f"annotations/{path.name}", find, small_last=True)
+    masks = {
+        os.path.splitext(os.path.relpath(picture.image, root / split))[0]: shapes_to_mask(picture, ids, 0)
+        for picture in drawn
+    }
+    return Pool(images, masks)
+
+
+def _coco_labels(annotations: Path) -> list[str]:
+    categories = coco_json.read_content(annotations)["categories"]
+    return [category["name"] for category in sorted(categories, key=lambda category: category["id"])]
 
 
 def ade20k(args: DataArguments) -> DataArguments:
@@ -150,7 +178,7 @@ def ade20k(args: DataArguments) -> DataArguments:
     names = Path(args.dataset) / "objectInfo150.txt"
     if args.class_names is None and not names.is_file():
         raise InputError(f"{names} does not exist: unpack all of ADEChallengeData2016, or list `class_names`")
-    return _fill_in(
+    return fill_in(
         args,
         images="images/training",
         masks="annotations/training",
@@ -168,10 +196,11 @@ def _is_preprocessed(folder: Path) -> bool:
     return any(255 in np.asarray(read_picture({"path": str(mask), "bytes": None})) for mask in masks)
 
 
-BENCHMARKS = {"pascal": pascal, "cityscapes": cityscapes, "coco": coco, "ade20k": ade20k}
+BENCHMARKS = {"pascal": pascal, "cityscapes": cityscapes, "ade20k": ade20k}
+"""By the name that `dataset_format` gives them; COCO, which is drawn, is loaded by `load_coco`."""
 
 
-def _fill_in(args: DataArguments, **layout: Any) -> DataArguments:
+def fill_in(args: DataArguments, **layout: Any) -> DataArguments:
     """Set the options that were left at their defaults."""
     defaults = DataArguments()
     return dataclasses.replace(

@@ -13,10 +13,12 @@ from PIL import Image
 
 from pos_hf.data.arguments import DataArguments
 from pos_hf.data.decoding import DEEP_MODES, RowDecoder, mask_name
+from pos_hf.data.drawing import is_drawing
 from pos_hf.data.duplicates import fingerprint, near_duplicates
 from pos_hf.data.files import Stored, is_array, read_array, read_header, read_picture
 from pos_hf.data.folders import orphan_masks
 from pos_hf.data.loading import load_roles
+from pos_hf.data.recognition import resolve
 from pos_hf.data.segmentation_data import IGNORE_INDEX, SegmentationData
 from pos_hf.data.validation import Decoded, Finding, RoleChecks, Severity, channel_findings, image_name
 from pos_hf.errors import FileInputError, InputError
@@ -63,6 +65,7 @@ def check_data(args: DataArguments, needs_unlabeled: bool = True) -> DataReport:
     """
     report = DataReport()
     try:
+        args, _ = resolve(args)
         data = report.data = load_roles(args, needs_unlabeled)
     except InputError as error:
         report.findings.append(Finding("error", "all", args.dataset, str(error), error=error))
@@ -195,7 +198,7 @@ class RoleSurvey(RoleChecks):
             return None
         if name.lower().endswith((".jpg", ".jpeg")):
             self._add("warning", name, "is a JPEG, which blurs class ids: save masks as PNG")
-        if read_header(row["mask"]).mode in DEEP_MODES:
+        if not is_drawing(row["mask"]) and read_header(row["mask"]).mode in DEEP_MODES:
             self._add("note", name, "has 16 bits; 8 are enough for class ids")
         counts = np.array(mask.histogram())
         if counts[:IGNORE_INDEX].sum() < FEW_PIXELS * counts.sum():

@@ -12,6 +12,7 @@ from PIL import Image as PILImage
 from PIL import ImageColor
 
 from pos_hf.data.arguments import DataArguments
+from pos_hf.data.drawing import draw, is_drawing
 from pos_hf.data.files import Stored, is_array, read_array, read_picture
 from pos_hf.data.segmentation_data import IGNORE_INDEX
 from pos_hf.errors import FileInputError, InputError
@@ -120,6 +121,8 @@ class RowDecoder:
             InputError: It cannot be read, has colours no class is known for, or ids beyond 255.
         """
         name = stored["path"] or "a mask"
+        if is_drawing(stored):
+            return PILImage.fromarray(draw(stored))
         picture = read_picture(stored)
         if self.mask_colors:
             return PILImage.fromarray(self._color_ids(np.asarray(picture.convert("RGB"), np.int32), name))

@@ -57,6 +57,20 @@ def read_header(stored: Stored) -> Header:
         return Header(picture.mode, PILImage.Image.getexif(picture).get(ORIENTATION, 1) != 1)
 
 
+def picture_size(stored: Stored) -> tuple[int, int]:
+    """Width and height of a stored picture or array, upright; nothing is decoded.
+
+    Raises:
+        InputError: As `read_picture` or `read_array`.
+    """
+    if is_array(stored):
+        height, width = _mapped_array(stored["path"]).shape[:2]
+        return width, height
+    with _opened(stored) as picture:
+        is_across = PILImage.Image.getexif(picture).get(ORIENTATION, 1) in (5, 6, 7, 8)
+        return picture.size[::-1] if is_across else picture.size
+
+
 @contextmanager
 def _opened(stored: Stored) -> Iterator[PILImage.Image]:
     path, content = stored["path"], stored["bytes"]

@@ -1,7 +1,7 @@
 """Images and masks in plain folders, with or without lists of ids. Other sources have their own files."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,15 +10,14 @@ from datasets import Dataset
 from pos_hf.data.arguments import DataArguments
 from pos_hf.data.class_names import read_id2label
 from pos_hf.data.decoding import rows_to_dataset
-from pos_hf.data.files import read_text
+from pos_hf.data.drawing import blank
+from pos_hf.data.files import Stored, read_text
+from pos_hf.data.listing import LISTED_SUFFIXES, MASK_SUFFIXES, Files, has_place, is_pattern, list_place
 from pos_hf.data.segmentation_data import SegmentationData, class_palette
 from pos_hf.errors import InputError
 
-IMAGE_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
-LISTED_SUFFIXES = IMAGE_SUFFIXES | {".npy"}  # arrays [H, W, C]: images of any number of channels
-
-Files = dict[str, str]
-"""Path by id; the id is the path inside the folder, without its suffix."""
+Masks = Mapping[str, str | Stored]
+"""A mask's path, or what it is drawn from, by id."""
 
 
 class Row(NamedTuple):
@@ -26,7 +25,14 @@ class Row(NamedTuple):
 
     id: str
     image: str
-    mask: str | None = None
+    mask: str | Stored | None = None
+
+
+class Pool(NamedTuple):
+    """Images that may play one role, and the masks that there are."""
+
+    images: Files
+    masks: Masks
 
 
 def load_folders(args: DataArguments) -> SegmentationData:
@@ -36,17 +42,88 @@ def load_folders(args: DataArguments) -> SegmentationData:
         InputError: A folder, a list, an image or a mask is missing.
     """
     root = Path(args.dataset)
+    require_folder(root)
+    listed = args.labeled_ids is not None
+    pools = {
+        "train": list_pool(args, "images", "masks", may_be_absent=listed),
+        "selection": scored_pool(args, "selection"),
+        "test": scored_pool(args, "test"),
+    }
+    return assemble(args, pools, read_id2label(args))
+
+
+def require_folder(root: Path) -> None:
+    """Refuse a dataset that is not there."""
     if not root.is_dir():
         raise InputError(
             f"the dataset folder {root} does not exist: `dataset` is an existing folder, or `shapes` for "
             "the generated images"
         )
-    selection = _scored_rows(args, "selection")
-    test = _scored_rows(args, "test")
+
+
+def list_pool(args: DataArguments, images: str, masks: str, may_be_absent: bool = False) -> Pool:
+    """List what two options of the arguments name.
+
+    Args:
+        args: The dataset.
+        images: The option of the images.
+        masks: The option of their masks.
+        may_be_absent: A list of paths says where the files are.
+    """
+    root, image_place, mask_place = Path(args.dataset), getattr(args, images), getattr(args, masks)
+    if may_be_absent and not has_place(root, image_place):
+        return Pool({}, {})
+    ends = (args.image_suffix, args.mask_suffix)
+    if images == "images":
+        found = list_place(root, image_place, ends[0])
+        drawn = list_place(root, mask_place, ends[1], MASK_SUFFIXES)
+    else:
+        found = list_own(root, image_place, ends[0])
+        drawn = list_own(root, mask_place, ends[1], masks=True)
+    if is_pattern(image_place):  # a mask beside its image may fit the images' pattern as well
+        paths = set(drawn.values())
+        found = {id: path for id, path in found.items() if path not in paths}
+    return Pool(found, drawn)
+
+
+def scored_pool(args: DataArguments, role: str) -> Pool | None:
+    """What the options of the selection or test role name; None where they name nothing that is there."""
+    images, masks = f"{role}_images", f"{role}_masks"
+    if has_place(Path(args.dataset), getattr(args, images)):
+        return list_pool(args, images, masks)
+    if getattr(args, f"{role}_ids") is not None:  # a list of images that lie among those to train on
+        return list_pool(args, "images", "masks", may_be_absent=True)
+    return None
+
+
+def list_own(root: Path, place: str, name_end: str, masks: bool = False) -> Files:
+    """`list_place` for a role that may name files otherwise: where no name has the end, all are listed."""
+    suffixes = MASK_SUFFIXES if masks else LISTED_SUFFIXES
+    return list_place(root, place, name_end, suffixes) or list_place(root, place, suffixes=suffixes)
+
+
+def assemble(
+    args: DataArguments,
+    pools: Mapping[str, Pool | None],
+    id2label: dict[int, str],
+    palette: list[list[int]] | None = None,
+) -> SegmentationData:
+    """Give the images of a source their roles.
+
+    Args:
+        args: Lists of ids, and what an image without a mask is.
+        pools: Of "train", and of "selection" and "test" where there are any.
+        id2label: The classes.
+        palette: Their colours; None draws some.
+    """
+    root = Path(args.dataset)
+    selection = _scored_rows(args, "selection", pools.get("selection"))
+    test = _scored_rows(args, "test", pools.get("test"))
+    train = pools["train"]
+    assert train is not None
     labeled, unlabeled = _training_rows(
-        args, held_out={row.image for row in (selection or []) + (test or [])}
+        args, train, held_out={row.image for row in (selection or []) + (test or [])}
     )
-    id2label = read_id2label(args)
     return SegmentationData(
         name=root.resolve().name,
         labeled=to_dataset(labeled, masked=True),
@@ -54,107 +131,48 @@ def load_folders(args: DataArguments) -> SegmentationData:
         selection=None if selection is None else to_dataset(selection, masked=True),
         test=None if test is None else to_dataset(test, masked=True),
         id2label=id2label,
-        palette=class_palette(id2label),
+        palette=palette or class_palette(id2label),
     )
 
 
-def _training_rows(args: DataArguments, held_out: set[str]) -> tuple[list[Row], list[Row]]:
+def _training_rows(args: DataArguments, pool: Pool, held_out: set[str]) -> tuple[list[Row], list[Row]]:
     root = Path(args.dataset)
-    images = list_images(root / args.images, args.image_suffix)
-    masks = list_images(root / args.masks, args.mask_suffix)
-    extra = list_own(root / args.unlabeled, args.image_suffix) if (root / args.unlabeled).is_dir() else {}
-    extra = {f"{args.unlabeled}/{id}": path for id, path in extra.items()}
+    images, masks = pool
+    extra = list_own(root, args.unlabeled, args.image_suffix) if has_place(root, args.unlabeled) else {}
+    extra = {
+        id if is_pattern(args.unlabeled) else f"{args.unlabeled}/{id}": path for id, path in extra.items()
+    }
     if args.labeled_ids is None:
-        labeled = pair_all(images, masks)
+        labeled = _annotated_rows(args, pool)
     else:
         labeled = read_rows(root / args.labeled_ids, root, images, masks, args.dataset_format != "folders")
     if args.unlabeled_ids is not None:
         return labeled, read_rows(root / args.unlabeled_ids, root, images | extra, None)
     taken = held_out | {row.image for row in labeled}
-    return labeled, [Row(id, path) for id, path in (images | extra).items() if path not in taken]
+    others = {id: path for id, path in (images | extra).items() if path not in taken}
+    return labeled, [Row(id, path) for id, path in others.items()]
 
 
-def _scored_rows(args: DataArguments, role: str) -> list[Row] | None:
-    root = Path(args.dataset)
-    folder, ids = root / getattr(args, f"{role}_images"), getattr(args, f"{role}_ids")
-    if not folder.is_dir():
+def _scored_rows(args: DataArguments, role: str, pool: Pool | None) -> list[Row] | None:
+    if pool is None:
         return None
-    images = list_own(folder, args.image_suffix)
-    masks = list_own(root / getattr(args, f"{role}_masks"), args.mask_suffix)
+    root, ids = Path(args.dataset), getattr(args, f"{role}_ids")
     if ids is None:
+        return _annotated_rows(args, pool)
+    return read_rows(root / ids, root, *pool, args.dataset_format != "folders")
+
+
+def _annotated_rows(args: DataArguments, pool: Pool) -> list[Row]:
+    """The images with their masks; what those without are, the option says."""
+    images, masks = pool
+    if args.unannotated_images is None:
         return pair_all(images, masks)
-    return read_rows(root / ids, root, images, masks, args.dataset_format != "folders")
+    if args.unannotated_images == "background":
+        masks = {id: blank(path) for id, path in images.items()} | dict(masks)
+    return [Row(id, path, masks[id]) for id, path in images.items() if id in masks]
 
 
-def list_own(folder: Path, name_end: str) -> Files:
-    """`list_images` for a role that may name files otherwise: where no name has the end, all are listed."""
-    return list_images(folder, name_end) or list_images(folder)
-
-
-def list_images(folder: Path, name_end: str = "") -> Files:
-    """Find the images (or masks) of a folder and its subfolders; what is hidden is passed over.
-
-    Args:
-        folder: Where to look.
-        name_end: What their names end with before the suffix, not part of the id; others are passed over.
-
-    Returns:
-        Paths by id, sorted.
-
-    Raises:
-        InputError: The folder is missing or leads back into itself, two files differ in their suffix alone,
-            or a name is not UTF-8.
-    """
-    if not folder.is_dir():
-        raise InputError(f"the folder {folder} does not exist: create it, or name another one in the config")
-    found: Files = {}
-    listed = {_identity(str(folder)): str(folder)}
-    for parent, subfolders, names in os.walk(folder, followlinks=True):
-        subfolders[:] = [name for name in subfolders if not _is_hidden(name)]
-        _refuse_second_visits(parent, subfolders, listed)
-        inside = os.path.relpath(parent, folder).replace(os.sep, "/")
-        for name in names:
-            stem, suffix = os.path.splitext(name)
-            if suffix.lower() not in LISTED_SUFFIXES or not stem.endswith(name_end) or _is_hidden(name):
-                continue
-            stem = stem.removesuffix(name_end)
-            id = stem if inside == "." else f"{inside}/{stem}"
-            path = os.path.join(parent, name)
-            if id in found:
-                raise InputError(f"{found[id]} and {path} have the same name: rename or remove one of them")
-            found[id] = path
-    _refuse_undecodable(found)
-    return dict(sorted(found.items()))
-
-
-def _is_hidden(name: str) -> bool:
-    """`._a.png` and `__MACOSX` of a Mac, `.ipynb_checkpoints`, `.cache` and their likes."""
-    return name.startswith(".") or name == "__MACOSX"
-
-
-def _identity(folder: str) -> tuple[int, int]:
-    status = os.stat(folder)
-    return status.st_dev, status.st_ino
-
-
-def _refuse_second_visits(parent: str, subfolders: Iterable[str], listed: dict[tuple[int, int], str]) -> None:
-    """Links may lead anywhere but to a folder that is listed already: a few could make millions of paths."""
-    for path in (os.path.join(parent, name) for name in subfolders):
-        first = listed.setdefault(_identity(path), path)
-        if first != path:
-            raise InputError(f"the link {path} leads back to {first}, which is listed already: remove it")
-
-
-def _refuse_undecodable(found: Files) -> None:
-    for path in found.values():
-        try:
-            path.encode()
-        except UnicodeEncodeError as error:
-            shown = os.fsencode(path).decode("utf-8", "backslashreplace")
-            raise InputError(f"the name of {shown} is not UTF-8: rename the file") from error
-
-
-def pair_all(images: Files, masks: Files) -> list[Row]:
+def pair_all(images: Files, masks: Masks) -> list[Row]:
     """Pair every image with the mask of the same id.
 
     Raises:
@@ -165,24 +183,24 @@ def pair_all(images: Files, masks: Files) -> list[Row]:
     return [Row(id, path, _mask_of(id, path, masks, others)) for id, path in images.items()]
 
 
-def _mask_of(id: str, image: str, masks: Files, others: str = "") -> str:
+def _mask_of(id: str, image: str, masks: Masks, others: str = "") -> str | Stored:
     if id not in masks:
         raise InputError(
             f"the image {image} has no mask{others}: add a mask of the same name, move the image to the "
-            "unlabeled folder, or list the labeled images in `labeled_ids`"
+            "unlabeled folder, list the labeled images in `labeled_ids`, or set `unannotated_images: "
+            "unlabeled`"
         )
     return masks[id]
 
 
 def orphan_masks(args: DataArguments) -> list[str]:
     """Paths of the training masks that no image has."""
-    root = Path(args.dataset)
-    images = list_images(root / args.images, args.image_suffix)
-    return [path for id, path in list_images(root / args.masks, args.mask_suffix).items() if id not in images]
+    images, masks = list_pool(args, "images", "masks", may_be_absent=args.labeled_ids is not None)
+    return [path for id, path in masks.items() if id not in images and isinstance(path, str)]
 
 
 def read_rows(
-    list_file: Path, root: Path, images: Files, masks: Files | None, is_benchmark: bool = False
+    list_file: Path, root: Path, images: Files, masks: Masks | None, is_benchmark: bool = False
 ) -> list[Row]:
     """Read a list of rows: a line is an image's id, file name or path, or an image's and a mask's path.
 

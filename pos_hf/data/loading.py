@@ -1,13 +1,17 @@
 """The one way into the data: options in, checked roles out. Each source is in its own file."""
 
 import dataclasses
+from pathlib import Path
 
 from pos_hf.data.arguments import DataArguments
-from pos_hf.data.benchmarks import BENCHMARKS
+from pos_hf.data.benchmarks import BENCHMARKS, load_coco
 from pos_hf.data.decoding import RowDecoder
 from pos_hf.data.files import pass_on_exhaustion
-from pos_hf.data.folders import load_folders
+from pos_hf.data.folders import load_folders, require_folder
+from pos_hf.data.formats import FORMATS
+from pos_hf.data.formats.base import load_annotations
 from pos_hf.data.hub import load_huggingface
+from pos_hf.data.recognition import resolve
 from pos_hf.data.segmentation_data import SegmentationData
 from pos_hf.data.shapes import load_shapes
 from pos_hf.data.splits import assign_roles
@@ -33,7 +37,9 @@ def load_data(args: DataArguments, needs_unlabeled: bool = True) -> Segmentation
 def load_roles(args: DataArguments, needs_unlabeled: bool = True) -> SegmentationData:
     """Load a dataset and assign its roles; whether its files can be used is not looked at."""
     try:
-        return assign_roles(_load(args), args, needs_unlabeled)
+        args, assumptions = resolve(args)
+        data = assign_roles(_load(args), args, needs_unlabeled)
+        return dataclasses.replace(data, assumptions=(*assumptions, *data.assumptions))
     except OSError as error:  # permissions, names too long for the file system, links to nowhere
         pass_on_exhaustion(error)
         raise InputError(f"the dataset {args.dataset} cannot be read: {first_sentence(error)}") from error
@@ -42,15 +48,20 @@ def load_roles(args: DataArguments, needs_unlabeled: bool = True) -> Segmentatio
 def _load(args: DataArguments) -> SegmentationData:
     if args.dataset == "shapes":
         return load_shapes(args)
-    if args.dataset_format in BENCHMARKS:
+    if args.dataset_format == "coco":
+        data, args = load_coco(args)
+    elif args.dataset_format in BENCHMARKS:
         args = BENCHMARKS[args.dataset_format](args)
         data = load_folders(args)
+    elif args.dataset_format in FORMATS:
+        require_folder(Path(args.dataset))
+        data = load_annotations(args, FORMATS[args.dataset_format].read(args))
     elif args.dataset_format == "huggingface":
         data = load_huggingface(args)
     elif args.dataset_format == "folders":
         data = load_folders(args)
     else:
-        known = ", ".join(["folders", "huggingface", *BENCHMARKS])
+        known = ", ".join(["auto", "folders", "huggingface", *FORMATS, "coco", *BENCHMARKS])
         raise InputError(f"dataset_format {args.dataset_format!r} is unknown: use one of {known}")
     return _with_decoder(data, args)
 

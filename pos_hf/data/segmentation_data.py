@@ -24,6 +24,7 @@ class SegmentationData:
         test: Rows of `id`, `image`, `mask` that are only ever scored, or None.
         id2label: Class id -> name, ids 0 to C-1; 255 in a mask is ignored and has no name.
         palette: One RGB colour a class, 0 to 255, in the order of ids.
+        assumptions: What was recognised and assumed, a sentence each.
     """
 
     name: str
@@ -33,6 +34,7 @@ class SegmentationData:
     test: Dataset | None
     id2label: dict[int, str]
     palette: list[list[int]]
+    assumptions: tuple[str, ...] = ()
 
     @property
     def num_classes(self) -> int:

@@ -129,7 +129,11 @@ def remove_names(folder):
     [
         (break_nothing, {"dataset": "nowhere"}, r"the dataset folder nowhere does not exist"),
         (break_nothing, {"images": "photos"}, r"the folder .*photos does not exist"),
-        (break_nothing, {"dataset_format": "tar"}, r"dataset_format 'tar' is unknown: use one of folders, "),
+        (
+            break_nothing,
+            {"dataset_format": "tar"},
+            r"dataset_format 'tar' is unknown: use one of auto, folders, ",
+        ),
         (remove_mask, {}, r"the image .*pet_2.png has no mask"),
         (shrink_mask, {}, r"the mask .*pet_1.png is 48 x 39 pixels, but its image is 48 x 40"),
         (add_unknown_id, {}, r"the mask .*pet_1.png holds the ids \[3, 77\], but the 3 classes"),
@@ -138,7 +142,7 @@ def remove_names(folder):
         (name_twice, {}, r"pet_0\.\w+ and .*pet_0\.\w+ have the same name"),
         (leave_gap, {}, r"has the ids \[0, 2\], but class ids are 0, 1, 2"),
         (break_json, {}, r"id2label.json does not hold a JSON object"),
-        (remove_names, {}, r"the class names .*id2label.json do not exist"),
+        (remove_names, {"dataset_format": "folders"}, r"the class names .*id2label.json do not exist"),
         (break_nothing, {"labeled_ids": "list.txt"}, r"the list .*list.txt does not exist"),
         (break_nothing, {"num_labeled": 7}, r"7 labeled images are asked for, but there are 6"),
         (break_nothing, {"num_unlabeled": 5}, r"5 unlabeled images are asked for, but there are 4"),

@@ -1,7 +1,6 @@
 """Every source gives the same kind of rows, through one code path."""
 
 import json
-import threading
 from itertools import pairwise
 from pathlib import Path
 
@@ -11,7 +10,8 @@ from datasets import Dataset, DatasetDict, Features, Image, Value
 from PIL import Image as PILImage
 
 from pos_hf.data import DataArguments, PairedDataset, collate, load_data
-from pos_hf.data.coco import _decompressed, draw_coco_masks
+from pos_hf.data.drawing import decompressed
+from pos_hf.data.loading import load_roles
 from pos_hf.errors import InputError
 from tests.data.conftest import CLASSES, mask_ids, picture
 
@@ -210,8 +210,8 @@ def test_ade20k_counts_from_one(tmp_path):
 
 def test_coco_masks_are_drawn_from_the_annotations(tmp_path):
     annotations = [
-        {"image_id": 1, "category_id": 90, "area": 400, "segmentation": [[0, 0, 19, 0, 19, 19, 0, 19]]},
-        {"image_id": 1, "category_id": 3, "area": 25, "segmentation": [[5, 5, 9, 5, 9, 9, 5, 9]]},
+        {"image_id": 1, "category_id": 90, "area": 400, "segmentation": [[0, 0, 20, 0, 20, 20, 0, 20]]},
+        {"image_id": 1, "category_id": 3, "area": 25, "segmentation": [[5, 5, 10, 5, 10, 10, 5, 10]]},
         # run lengths down the columns: one column of background, one of object, the rest background
         {
             "image_id": 1,
@@ -244,7 +244,7 @@ def test_a_missing_annotation_file_is_one_sentence(tmp_path):
 
 
 def write_coco(folder, annotations, file_name="cam0/1.jpg"):
-    """Annotations of one image of 6 x 5 pixels for both splits."""
+    """Annotations of one image of 6 x 5 pixels for both splits, and the image."""
     for split in ("train2017", "val2017"):
         content = {
             "images": [{"id": 1, "file_name": file_name, "width": 6, "height": 5}],
@@ -254,7 +254,14 @@ def write_coco(folder, annotations, file_name="cam0/1.jpg"):
         path = folder / "annotations" / f"instances_{split}.json"
         path.parent.mkdir(exist_ok=True)
         path.write_text(json.dumps(content), encoding="utf-8-sig")
-    return folder / "annotations" / "instances_train2017.json", folder / "masks" / "train2017"
+        save(np.zeros((5, 6, 3), np.uint8), folder / split / "cam0" / "1.jpg")
+    return folder / "annotations" / "instances_train2017.json"
+
+
+def coco_mask(folder):
+    """The only image's mask, drawn; what is checked before a training is not asked."""
+    args = DataArguments(dataset=str(folder), dataset_format="coco", selection_share=0)
+    return np.asarray(load_roles(args, needs_unlabeled=False).labeled[0]["mask"])
 
 
 def compressed(runs):
@@ -276,61 +283,40 @@ def test_coco_objects_of_every_form_are_drawn(tmp_path):
     runs = [first - before for before, first in pairwise([0, *edges.tolist(), 30])]
     annotations = [
         {"segmentation": {"size": [5, 6], "counts": compressed(runs)}},  # no area: the larger one
-        {"category_id": 90, "area": 1, "segmentation": [[], [0, 0], [3, 2, 3, 2, 3, 2]]},
+        {"category_id": 90, "area": 1, "segmentation": [[], [0, 0], [3, 2, 4, 2, 4, 3, 3, 3]]},
         {"category_id": 90, "area": 2, "segmentation": []},
     ]
-    annotations_file, folder = write_coco(tmp_path, annotations)
-    draw_coco_masks(annotations_file, folder)
+    write_coco(tmp_path, annotations)
     inside[2, 3] = 2
-    np.testing.assert_array_equal(np.asarray(PILImage.open(folder / "cam0" / "1.png")), inside)
+    np.testing.assert_array_equal(coco_mask(tmp_path), inside)
+    assert not (tmp_path / "masks").exists()
 
 
-def test_long_runs_are_decompressed():
+def test_long_runs_aredecompressed():
     runs = [0, 5, 70000, 31, 32, 2, 1000, 999999]
-    assert _decompressed(compressed(runs)) == runs
-    assert _decompressed("52203") == [5, 2, 2, 2, 5]  # differences 0 and 3 to the run two before
+    assert decompressed(compressed(runs)) == runs
+    assert decompressed("52203") == [5, 2, 2, 2, 5]  # differences 0 and 3 to the run two before
 
 
 @pytest.mark.parametrize(
     ("annotation", "sentence"),
     [
-        ({"segmentation": {"size": [5, 6], "counts": [7]}}, r"an object of cam0/1.jpg cannot be drawn"),
+        (
+            {"segmentation": {"size": [5, 6], "counts": [7]}},
+            r"train2017.json \(cam0/1.jpg\): an object cannot be drawn \(its runs are 7 pixels long",
+        ),
         ({"segmentation": {"size": [6, 5], "counts": [30]}}, r"made for 5 x 6 pixels, not 6 x 5"),
-        ({"segmentation": [[1, 2, 3, 4, 5, 6, 7]]}, r"an object of cam0/1.jpg cannot be drawn"),
-        ({"segmentation": [], "category_id": 7}, r"an object of cam0/1.jpg cannot be drawn \(7\)"),
+        ({"segmentation": [[1, 2, 3, 4, 5, 6, 7]]}, r"\(cam0/1.jpg\): an object cannot be drawn \(points"),
+        ({"segmentation": [], "category_id": 7}, r"\(cam0/1.jpg\): an object cannot be drawn \(7"),
     ],
 )
 def test_objects_that_cannot_be_drawn_are_one_sentence(tmp_path, annotation, sentence):
+    write_coco(tmp_path, [annotation])
     with pytest.raises(InputError, match=sentence):
-        draw_coco_masks(*write_coco(tmp_path, [annotation]))
-    assert not (tmp_path / "masks" / "train2017").exists()
+        coco_mask(tmp_path)
 
 
-def test_coco_names_stay_in_their_folder(tmp_path):
-    with pytest.raises(InputError, match=r"names the image '\.\./\.\./x\.jpg', which lies outside"):
-        draw_coco_masks(*write_coco(tmp_path, [], "../../x.jpg"))
-    annotations, folder = write_coco(tmp_path, [])
-    annotations.write_text('{"images": []}')
+def test_coco_files_of_another_form_are_one_sentence(tmp_path):
+    write_coco(tmp_path, []).write_text('{"images": []}')
     with pytest.raises(InputError, match=r"instances_train2017.json holds no annotations of COCO's form"):
-        draw_coco_masks(annotations, folder)
-
-
-def test_of_several_processes_one_draws_the_masks(tmp_path):
-    annotations, folder = write_coco(tmp_path, [{"area": 1, "segmentation": [[0, 0, 5, 0, 5, 4]]}])
-    (tmp_path / "masks" / "train2017.unfinished").mkdir(parents=True)
-    (tmp_path / "masks" / "train2017.unfinished" / "left_by_a_killed_run.png").touch()
-    failures = []
-
-    def draw():
-        try:
-            draw_coco_masks(annotations, folder)
-        except BaseException as error:
-            failures.append(error)
-
-    ranks = [threading.Thread(target=draw) for _ in range(8)]
-    for rank in ranks:
-        rank.start()
-    for rank in ranks:
-        rank.join()
-    assert not failures
-    assert [str(path.relative_to(folder)) for path in folder.rglob("*.png")] == ["cam0/1.png"]
+        coco_mask(tmp_path)
