@@ -76,6 +76,9 @@ class Method(nn.Module, ABC):
             batch: Labeled and unlabeled tensors on the device.
         """
 
+    def require_length(self, num_steps: int) -> None:
+        """Raise an InputError where a run of so many optimizer steps is too short for the method's state."""
+
     def supervised_loss(self, logits_NCHW: Tensor, labels_NHW: Tensor) -> Tensor:
         """The labeled images' loss (Eq. 1), 0-d, from logits [N, C, H, W] and labels [N, H, W]."""
         return self.labeled_criterion(logits_NCHW, labels_NHW)

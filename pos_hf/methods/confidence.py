@@ -51,6 +51,9 @@ class RunningState(nn.Module):
 class ConfidenceRule(RunningState, ABC):
     """Probabilities -> weights of the pixels' pseudo-labels."""
 
+    memory: float = 0.0
+    """Steps that averages from 1/C, as published, take to forget their start, which keeps most pixels."""
+
     def observe_labeled(self, logits_NCHW: Tensor, labels_NHW: Tensor) -> None:
         """Update from the student's prediction of the labeled images; most rules ignore them."""
 
@@ -102,6 +105,7 @@ class FreeMatch(ConfidenceRule):
     def __init__(self, decay: float = 0.999) -> None:
         super().__init__("threshold", "class_probability")
         self.decay = decay
+        self.memory = decay / (1 - decay)
 
     def observe(self, probabilities_NCHW: Tensor, valid_NHW: Tensor, progress: float) -> None:
         uniform = _uniform(probabilities_NCHW)
@@ -126,6 +130,7 @@ class SoftMatch(ConfidenceRule):
     def __init__(self, decay: float = 0.999, num_sigmas: float = 2.0) -> None:
         super().__init__("mean", "variance")
         self.decay = decay
+        self.memory = decay / (1 - decay)
         self.num_sigmas = num_sigmas
 
     def observe(self, probabilities_NCHW: Tensor, valid_NHW: Tensor, progress: float) -> None:
@@ -154,6 +159,7 @@ class DAW(ConfidenceRule):
     def __init__(self, decay: float = 0.99) -> None:
         super().__init__("means", "variances", "lowest")
         self.decay = decay
+        self.memory = decay / (1 - decay)
 
     def observe_labeled(self, logits_NCHW: Tensor, labels_NHW: Tensor) -> None:
         probabilities_NCHW = logits_NCHW.softmax(1)

@@ -1,5 +1,6 @@
 """Pseudo-labels (Eq. 2), the loss against them (Eq. 3), and the base of methods that use both."""
 
+import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -7,10 +8,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from pos_hf.errors import InputError
 from pos_hf.methods.base import Method, predict_logits
 from pos_hf.methods.confidence import DistributionAlignment, LogitAdjustment, get_confidence_rule
 from pos_hf.methods.mixing import paste
 from pos_hf.methods.options import Spec
+
+MEMORIES = 5
+"""Of a confidence rule's averages, that a run must last."""
 
 
 class PseudoLabels(NamedTuple):
@@ -71,6 +76,16 @@ class PseudoLabelMethod(Method):
         self.rule = get_confidence_rule(threshold)
         self.alignment = DistributionAlignment() if distribution_alignment else None
         self.adjustment = LogitAdjustment() if logit_adjustment else None
+
+    def require_length(self, num_steps: int) -> None:
+        """Refuse a run whose rule would keep nearly every pixel for more than a fifth of its steps."""
+        if num_steps < MEMORIES * self.rule.memory:
+            decay = math.floor(100 * num_steps / (num_steps + MEMORIES)) / 100
+            raise InputError(
+                f"the averages of {type(self.rule).__name__} start from one over the number of classes and "
+                f"remember {self.rule.memory:,.0f} steps, of a run of {num_steps:,}: until they are right "
+                f"nearly every pseudo-label counts; set its decay to {decay} or less, or train longer"
+            )
 
     def supervised_loss(self, logits_NCHW: Tensor, labels_NHW: Tensor) -> Tensor:
         """The labeled images' loss; rules that compare with labeled predictions see them here."""

@@ -21,6 +21,12 @@ class StepHooks(TrainerCallback):
     def __init__(self, trainer: "POSTrainer") -> None:
         self.trainer = trainer
 
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Refuse a run too short for the method, now that its length is known."""
+        self.trainer.method.require_length(state.max_steps)
+
     def on_epoch_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:

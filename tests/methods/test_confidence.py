@@ -8,6 +8,7 @@ import torch.distributed as dist
 from safetensors.torch import load_file, save_file
 
 from pos_hf.errors import InputError
+from pos_hf.methods import get_method
 from pos_hf.methods.confidence import RULES, DistributionAlignment, get_confidence_rule
 from tests.methods.published import pixels
 
@@ -282,3 +283,16 @@ def test_two_ranks_hold_the_state_of_one_rank_with_both_batches(name, tmp_path):
 def test_a_wrong_threshold_is_answered_in_one_sentence(threshold, message):
     with pytest.raises(InputError, match=message):
         get_confidence_rule(threshold)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_a_run_is_as_long_as_five_memories_of_averages_that_start_at_chance(rule):
+    options = {"decay": 0.99} if rule in ("freematch", "softmatch", "daw") else {}
+    method = get_method("fixmatch", threshold={"name": rule, **options})
+    method.require_length(500)
+    if not options:
+        method.require_length(1)
+        return
+    with pytest.raises(InputError, match=r"remember 99 steps, of a run of 400: .* 0.98 or less"):
+        method.require_length(400)
+    get_method("fixmatch", threshold={"name": rule, "decay": 0.98}).require_length(400)

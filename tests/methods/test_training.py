@@ -7,6 +7,7 @@ import pytest
 import torch
 from transformers import TrainerCallback
 
+from pos_hf.errors import InputError
 from pos_hf.methods import METHODS, get_method
 from tests.training.tiny import tiny_trainer
 
@@ -55,7 +56,10 @@ class StopAfter(TrainerCallback):
         control.should_training_stop = state.global_step == self.step
 
 
-@pytest.mark.parametrize("rule", ["freematch", "softmatch", "daw", "corrmatch", "percentile"])
+SHORT = [{"name": name, "decay": 0.5} for name in ("freematch", "softmatch", "daw")]
+
+
+@pytest.mark.parametrize("rule", [*SHORT, "corrmatch", "percentile"], ids=str)
 def test_a_resumed_run_continues_with_the_rules_state_bit_for_bit(rule, tmp_path):
     def trainer(folder, **arguments):
         method = get_method("fixmatch", threshold=rule, distribution_alignment=True)
@@ -77,3 +81,12 @@ def test_a_resumed_run_continues_with_the_rules_state_bit_for_bit(rule, tmp_path
     for ours, theirs in ((whole.method, resumed.method), (whole.model, resumed.model)):
         for key, value in ours.state_dict().items():
             assert torch.equal(value, theirs.state_dict()[key]), key
+
+
+def test_a_run_too_short_for_its_rule_is_refused_before_its_first_step(tmp_path):
+    trainer = tiny_trainer(
+        str(tmp_path), method="fixmatch", method_options={"threshold": "freematch"}, max_steps=9
+    )
+    with pytest.raises(InputError, match=r"remember 999 steps, of a run of 9.* decay to 0\.64 or less"):
+        trainer.train()
+    assert trainer.state.global_step == 0

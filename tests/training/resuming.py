@@ -30,7 +30,7 @@ WORLD_SIZE = int(os.environ.get("WORLD_SIZE", 1))
 METHODS: dict[str, dict[str, Any]] = {
     "unimatch_v1": {"threshold": 0.25},
     "unimatch_v2": {"threshold": 0.25},
-    "fixmatch": {"threshold": {"name": "freematch", "decay": 0.9}},
+    "fixmatch": {"threshold": {"name": "freematch", "decay": 0.6}},
 }
 CASES = [*itertools.product(METHODS, (1, 2), (0, 2))]  # method, accumulation, workers
 NUM_STEPS = 8

@@ -61,6 +61,9 @@ def test_the_guard_notices_a_wait(wait):
         wait(torch.ones(3))
 
 
+SHORT = {name: {"name": name, "decay": 0.2} for name in ("freematch", "softmatch", "daw")}
+
+
 @pytest.mark.parametrize(
     ("strategy", "strategy_options", "accumulation"),
     [("uniform", None, 1), ("pos", None, 2), ("pos", {"min_weight": 0}, 2)],
@@ -71,9 +74,9 @@ def test_the_guard_notices_a_wait(wait):
     [
         ("mean_teacher", {}),
         ("cutmix_seg", {}),
-        ("fixmatch", {"mixing": "classmix", "threshold": "freematch", "distribution_alignment": True}),
-        ("fixmatch", {"teacher": "student", "threshold": "daw", "supervised_loss": "ohem"}),
-        ("unimatch_v1", {"partner": "flip", "threshold": "softmatch"}),
+        ("fixmatch", {"mixing": "classmix", "threshold": SHORT["freematch"], "distribution_alignment": True}),
+        ("fixmatch", {"teacher": "student", "threshold": SHORT["daw"], "supervised_loss": "ohem"}),
+        ("unimatch_v1", {"partner": "flip", "threshold": SHORT["softmatch"]}),
         ("unimatch_v2", {"threshold": 0.36}),
         ("unimatch_v2", {"threshold": "corrmatch"}),
         ("u2pl", {}),
