@@ -1,10 +1,10 @@
-"""A run's files by name, and files that are whole or absent: written aside, brought to the disk, renamed."""
+"""Files that are whole or absent: written aside, brought to the disk, renamed. Their names are elsewhere."""
 
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,6 @@ from safetensors import SafetensorError
 
 from pos_hf.errors import InputError, TrainingStopped, first_sentence
 
-RUN_FILE = "run.json"  # the settings
-SCORES_FILE = "metrics.json"
-COUNTS_FILE = "per_image.npz"
-STUDENT_FOLDER = "student"  # beside the exported teacher
 MANIFEST = "manifest.json"  # size and SHA-256 of each file of a checkpoint, or of an exported model
 INCOMPLETE = "_incomplete"  # an upload to the Hub leaves out what begins with an underscore
 
@@ -124,6 +120,24 @@ def damaged(file: Path, why: str) -> InputError:
         f"'{file}' is damaged ({why}): restore it, or let the run write it anew with "
         "--resume_from_checkpoint latest"
     )
+
+
+def keep_existing(paths: Iterable[Path], remedy: str) -> None:
+    """Make sure that nothing of a user's is replaced.
+
+    Args:
+        paths: files and folders that are about to be written.
+        remedy: what to do where one exists.
+
+    Raises:
+        InputError: one exists, or lies below a file.
+    """
+    for path in paths:
+        if path.exists():
+            raise InputError(f"'{path}' exists and is kept: {remedy}")
+        for folder in path.parents:
+            if folder.exists() and not folder.is_dir():
+                raise InputError(f"'{path}' cannot be written, because '{folder}' is a file: {remedy}")
 
 
 # ---- Manifests ----

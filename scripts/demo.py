@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from pos_hf.cli.main import main
-from pos_hf.reporting.history import read_runs
+from pos_hf.run_folder import read_runs
 
 ROOT = Path(__file__).parents[1]
 RUNS = {"supervised only": "supervised", "UniMatch V2 + POS+MEO": "pos_meo"}

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from transformers import TrainingArguments
 
-from pos_hf.cli.config import ModelArguments
 from pos_hf.data import DataArguments
+from pos_hf.runs.config import ModelArguments
 from pos_hf.training import POSConfig
 
 PAGE = Path(__file__).parents[1] / "docs" / "settings.md"

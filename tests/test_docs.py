@@ -16,9 +16,9 @@ from safetensors.torch import load_file
 from transformers import AutoModelForSemanticSegmentation
 
 from pos_hf.balancing import Gramian
-from pos_hf.cli.config import parse_config
 from pos_hf.cli.main import COMMANDS, main
 from pos_hf.data import shapes
+from pos_hf.runs.config import parse_config
 from tests.launching import ROOT
 
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -17,11 +17,11 @@ import pytest
 import yaml
 from PIL import Image
 
-from pos_hf.cli.config import GROUPS, parse_config
 from pos_hf.data import DataArguments, load_data
 from pos_hf.data.decoding import RowDecoder
 from pos_hf.data.validation import require_known_ids, require_same_size
 from pos_hf.errors import InputError
+from pos_hf.runs.config import GROUPS, parse_config
 
 CONFIGS, FILES = 10_000, 2_000
 LONGEST = 10  # seconds of computing one input may take

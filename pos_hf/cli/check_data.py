@@ -4,8 +4,9 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pos_hf.cli.parsing import CommandParser, keep_existing
+from pos_hf.cli.parsing import CommandParser
 from pos_hf.errors import InputError
+from pos_hf.files import keep_existing
 
 if TYPE_CHECKING:
     from pos_hf.data.checks import DataReport, Finding
@@ -27,10 +28,10 @@ def main(argv: list[str]) -> int:
     """
     args, overrides = parser().parse_known_args(argv)
 
-    from pos_hf.cli.config import parse_config
     from pos_hf.data import DataArguments
     from pos_hf.data.checks import check_data
     from pos_hf.data.splits import write_split
+    from pos_hf.runs.config import parse_config
 
     if args.config.suffix in (".yaml", ".yml", ".json"):
         _, data_args, training = parse_config(args.config, overrides)

@@ -4,8 +4,9 @@ import argparse
 import json
 from pathlib import Path
 
-from pos_hf.cli.parsing import CommandParser, keep_existing
+from pos_hf.cli.parsing import CommandParser
 from pos_hf.errors import InputError, first_sentence
+from pos_hf.files import keep_existing
 
 FILES = ("config.json", "model.safetensors", "preprocessor_config.json")
 

@@ -5,17 +5,16 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pos_hf.cli.parsing import CommandParser, keep_existing
-from pos_hf.errors import InputError
-from pos_hf.files import COUNTS_FILE, SCORES_FILE
+from pos_hf.cli.parsing import (
+    CommandParser,
+    add_inference_arguments,
+    add_remote_code_argument,
+    inference_from,
+)
+from pos_hf.files import keep_existing
 
 if TYPE_CHECKING:
-    from transformers import BaseImageProcessor, PreTrainedModel
-
-    from pos_hf.data import SegmentationData
-    from pos_hf.evaluation import Evaluation, Inference
-
-CONFIG_SUFFIXES = (".yaml", ".yml")
+    from pos_hf.evaluation import Evaluation
 
 
 def main(argv: list[str]) -> int:
@@ -31,6 +30,9 @@ def main(argv: list[str]) -> int:
         InputError: The model or the data cannot be used, or a file that would be written exists.
     """
     args = parser().parse_args(argv)
+
+    from pos_hf.run_folder import COUNTS_FILE, SCORES_FILE, WORST
+
     if args.out:
         keep_existing(
             [args.out / name for name in (SCORES_FILE, COUNTS_FILE)], "give another folder to --out"
@@ -46,7 +48,8 @@ def main(argv: list[str]) -> int:
         predict_images,
         protocol,
     )
-    from pos_hf.reporting import WORST, worst_images, write_examples
+    from pos_hf.reporting import worst_images, write_examples
+    from pos_hf.runs.rows import load_rows
 
     model, image_processor = load_for_inference(args.model, "cpu", args.trust_remote_code, args.subfolder)
     data, role = load_rows(args.data, args.role, model, image_processor)
@@ -102,105 +105,6 @@ def parser() -> argparse.ArgumentParser:
     add_remote_code_argument(parser)
     add_inference_arguments(parser)
     return parser
-
-
-def add_remote_code_argument(parser: argparse.ArgumentParser) -> None:
-    """The argument of every command that loads a trained model."""
-    parser.add_argument(
-        "--trust_remote_code", action="store_true", help="run the model code that the folder brings along"
-    )
-
-
-def add_inference_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments that `inference_from` reads; `pos-hf predict` has the same."""
-    parser.add_argument("--subfolder", default="", help="where in it the model lies, for example student")
-    group = parser.add_argument_group("inference")
-    group.add_argument(
-        "--multiple", type=int, help="resize sides to this multiple (default: the patch; 1: never)"
-    )
-    group.add_argument("--window", type=int, help="side of a sliding window in pixels")
-    group.add_argument(
-        "--layout",
-        choices=("shifted", "truncated"),
-        default="shifted",
-        help="last window inside the image (UniMatch V2) or cut at its border (V1)",
-    )
-    group.add_argument("--scales", type=float, nargs="+", default=[1.0], help="average over these scales")
-    group.add_argument("--flip", action="store_true", help="average also over the mirrored image")
-
-
-def inference_from(args: argparse.Namespace) -> "Inference":
-    """The inference that the command line describes."""
-    from pos_hf.evaluation import Inference
-
-    return Inference(args.multiple, args.window, args.layout, tuple(args.scales), args.flip)
-
-
-def load_rows(
-    source: str, role: str | None, model: "PreTrainedModel", image_processor: "BaseImageProcessor"
-) -> "tuple[SegmentationData, str]":
-    """The data to score and the role whose images are scored, read as the model was trained to.
-
-    Args:
-        source: `shapes`, a config file, or a folder with images/ and masks/ (all of them are scored).
-        role: Role asked for, None for the default.
-        model: Its classes are matched by name.
-        image_processor: The model's; its value range goes before the config's.
-
-    Raises:
-        InputError: The data does not exist, lacks the role, or has other classes or channels than the model.
-    """
-    from pos_hf.cli.config import parse_config
-    from pos_hf.data import DataArguments, load_data
-    from pos_hf.data.matching import with_classes_of
-    from pos_hf.evaluation import label_names
-    from pos_hf.models.processors import image_range, num_channels
-
-    bounds = image_range(image_processor)
-    if source == "shapes":
-        data = load_data(DataArguments())
-    elif source.endswith(CONFIG_SUFFIXES):
-        _, data_args, training = parse_config(Path(source), [])
-        if bounds is not None:
-            data_args.image_range = list(bounds)
-        data = load_data(data_args, "unsupervised" in training.get_method().objectives)
-    else:
-        data, role = load_folder(Path(source), label_names(model), bounds), "labeled"
-    if data.num_channels != num_channels(model):
-        raise InputError(
-            f"the images of {data.name} have {data.num_channels} channels, but the model takes "
-            f"{num_channels(model)}: score it on images like those it was trained on"
-        )
-    data = with_classes_of(data, label_names(model))
-    role = role or ("selection" if data.test is None else "test")  # as training does
-    if role not in data.masked_roles:
-        raise InputError(f"{data.name} has no {role} images: --role is {' or '.join(data.masked_roles)}.")
-    return data, role
-
-
-def load_folder(
-    folder: Path, id2label: dict[int, str], image_range: tuple[float, float] | None
-) -> "SegmentationData":
-    """Every image of images/ with its mask of masks/, checked; classes of id2label.json where it is there."""
-    from pos_hf.data import DataArguments, SegmentationData, validate
-    from pos_hf.data.class_names import read_id2label
-    from pos_hf.data.decoding import RowDecoder, rows_to_dataset
-    from pos_hf.data.listing import list_images
-
-    images, masks = list_images(folder / "images"), list_images(folder / "masks")
-    if not images:
-        raise InputError(f"'{folder / 'images'}' holds no image.")
-    missing = sorted(images.keys() - masks.keys())
-    if missing:
-        raise InputError(f"the image '{images[missing[0]]}' has no mask ({len(missing)} such images).")
-    if (folder / "id2label.json").is_file():
-        id2label = read_id2label(DataArguments(dataset=str(folder)))
-    rows = rows_to_dataset(list(images), list(images.values()), [masks[name] for name in images])
-    rows = rows.with_transform(RowDecoder(image_range=image_range))
-    unlabeled = rows.select([]).remove_columns("mask")
-    data = SegmentationData(folder.name, rows, unlabeled, None, None, id2label, [])
-    validate(data, for_training=False)
-    return data
 
 
 def table(evaluation: "Evaluation") -> str:

@@ -4,9 +4,9 @@ import argparse
 from importlib.util import find_spec
 from pathlib import Path
 
-from pos_hf.cli.evaluate import add_remote_code_argument
-from pos_hf.cli.parsing import CommandParser, keep_existing
+from pos_hf.cli.parsing import CommandParser, add_remote_code_argument
 from pos_hf.errors import InputError
+from pos_hf.files import keep_existing
 
 
 def parser() -> argparse.ArgumentParser:

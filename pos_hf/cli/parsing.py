@@ -1,12 +1,14 @@
-"""What all commands share: arguments that fail in one sentence, and files that are never replaced unasked."""
+"""What commands share: arguments, which fail in one sentence."""
 
 import argparse
-from collections.abc import Iterable, Sequence
-from pathlib import Path
-from typing import Any, NoReturn
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from pos_hf.errors import InputError
 from pos_hf.values import check_intervals
+
+if TYPE_CHECKING:
+    from pos_hf.evaluation import Inference
 
 INTERVALS = {
     "batch_size": "[1, 65536]",
@@ -38,19 +40,33 @@ class CommandParser(argparse.ArgumentParser):
         return parsed
 
 
-def keep_existing(paths: Iterable[Path], remedy: str) -> None:
-    """Make sure that nothing of a user's is replaced.
+def add_remote_code_argument(parser: argparse.ArgumentParser) -> None:
+    """The argument of every command that loads a trained model."""
+    parser.add_argument(
+        "--trust_remote_code", action="store_true", help="run the model code that the folder brings along"
+    )
 
-    Args:
-        paths: files and folders that are about to be written.
-        remedy: what to do where one exists.
 
-    Raises:
-        InputError: one exists, or lies below a file.
-    """
-    for path in paths:
-        if path.exists():
-            raise InputError(f"'{path}' exists and is kept: {remedy}")
-        for folder in path.parents:
-            if folder.exists() and not folder.is_dir():
-                raise InputError(f"'{path}' cannot be written, because '{folder}' is a file: {remedy}")
+def add_inference_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments that `inference_from` reads; `pos-hf predict` has the same."""
+    parser.add_argument("--subfolder", default="", help="where in it the model lies, for example student")
+    group = parser.add_argument_group("inference")
+    group.add_argument(
+        "--multiple", type=int, help="resize sides to this multiple (default: the patch; 1: never)"
+    )
+    group.add_argument("--window", type=int, help="side of a sliding window in pixels")
+    group.add_argument(
+        "--layout",
+        choices=("shifted", "truncated"),
+        default="shifted",
+        help="last window inside the image (UniMatch V2) or cut at its border (V1)",
+    )
+    group.add_argument("--scales", type=float, nargs="+", default=[1.0], help="average over these scales")
+    group.add_argument("--flip", action="store_true", help="average also over the mirrored image")
+
+
+def inference_from(args: argparse.Namespace) -> "Inference":
+    """The inference that the command line describes."""
+    from pos_hf.evaluation import Inference
+
+    return Inference(args.multiple, args.window, args.layout, tuple(args.scales), args.flip)

@@ -7,8 +7,14 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pos_hf.cli.parsing import CommandParser, keep_existing
+from pos_hf.cli.parsing import (
+    CommandParser,
+    add_inference_arguments,
+    add_remote_code_argument,
+    inference_from,
+)
 from pos_hf.errors import InputError, first_sentence
+from pos_hf.files import keep_existing, written_aside
 
 if TYPE_CHECKING:
     import numpy as np
@@ -40,7 +46,6 @@ def main(argv: list[str]) -> int:
     from accelerate import PartialState
     from tqdm.auto import tqdm
 
-    from pos_hf.cli.evaluate import inference_from
     from pos_hf.data.decoding import RowDecoder
     from pos_hf.evaluation import label_names, load_for_inference, palette_of, predict_images
     from pos_hf.models.processors import image_range, num_channels
@@ -88,8 +93,6 @@ def main(argv: list[str]) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
-    from pos_hf.cli.evaluate import add_inference_arguments, add_remote_code_argument
-
     parser = CommandParser(
         prog="pos-hf predict",
         description="Predict images: DIR/masks gets palette PNGs of class ids, DIR/overlays pictures. An "
@@ -161,8 +164,6 @@ def unfinished(sources: dict[str, Path], out: Path, record: dict[str, Any]) -> d
 
 def put_in_place(out: Path, name: str, pictures: dict[str, "Image.Image"], record: dict[str, Any]) -> None:
     """Write an image's pictures by their folder, and the record before them, each whole or not at all."""
-    from pos_hf.files import written_aside
-
     with written_aside(out) as aside:
         (aside / RECORD).write_text(json.dumps(record, indent=2) + "\n")
         for kind, picture in pictures.items():

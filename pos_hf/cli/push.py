@@ -25,7 +25,7 @@ def main(argv: list[str]) -> int:
     args = parser().parse_args(argv)
 
     from pos_hf.hub import check_repository, evaluation_results, model_card, run_facts, run_files, upload
-    from pos_hf.reporting.history import read_runs
+    from pos_hf.run_folder import read_runs
 
     check_repository(args.repo)
     if args.card and not args.card.is_file():

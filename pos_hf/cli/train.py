@@ -47,8 +47,8 @@ def main(argv: list[str]) -> int:
     parser.add_argument("config", type=Path, help="YAML file of the run")
     arguments, overrides = parser.parse_known_args(argv)
 
-    from pos_hf.cli.config import parse_config
-    from pos_hf.cli.run import run_training
+    from pos_hf.runs.config import parse_config
+    from pos_hf.runs.train import run_training
 
     run_training(*parse_config(arguments.config, overrides))
     return 0

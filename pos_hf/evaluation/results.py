@@ -22,7 +22,8 @@ from pos_hf.evaluation.calibration import BINS, calibration_counts, expected_cal
 from pos_hf.evaluation.inference import Inference, Strip, patch_size
 from pos_hf.evaluation.metrics import IGNORE_INDEX, ConfusionMatrix, areas, class_iou, scores
 from pos_hf.evaluation.pseudo_labels import PseudoLabeler, pseudo_label_quality
-from pos_hf.files import COUNTS_FILE, SCORES_FILE, written_aside
+from pos_hf.files import written_aside
+from pos_hf.run_folder import COUNTS_FILE, SCORES_FILE
 
 
 class Evaluation:

@@ -16,13 +16,12 @@ from transformers.utils import (
 )
 
 from pos_hf.errors import InputError, first_sentence
-from pos_hf.files import SCORES_FILE, STUDENT_FOLDER, damaged, read_json
+from pos_hf.files import damaged, read_json
 from pos_hf.model_folders import check_model_folder, code_files, require_inside, weight_files
+from pos_hf.run_folder import CARD_FILE, SCORES_FILE, STUDENT_FOLDER
 
 Files = dict[str, Path | bytes]
 """Path in the repository -> the local file, or the content itself where it differs from the local file."""
-
-CARD_NAME = "README.md"
 
 
 def run_files(folder: Path, card: str, evaluation_results: str | None = None) -> Files:
@@ -39,7 +38,7 @@ def run_files(folder: Path, card: str, evaluation_results: str | None = None) ->
     Raises:
         InputError: the folder holds no exported model, or a file is damaged or a link that leads out of it.
     """
-    files: Files = {CARD_NAME: card.encode(), **model_files(folder)}
+    files: Files = {CARD_FILE: card.encode(), **model_files(folder)}
     if (folder / STUDENT_FOLDER).is_dir():
         files |= model_files(folder / STUDENT_FOLDER, f"{STUDENT_FOLDER}/")
         check_model_folder(folder, STUDENT_FOLDER)

@@ -15,11 +15,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from transformers.utils import CONFIG_NAME, IMAGE_PROCESSOR_NAME
 
 from pos_hf.errors import InputError
-from pos_hf.files import RUN_FILE, SCORES_FILE, STUDENT_FOLDER, damaged, read_json, write_text
+from pos_hf.files import damaged, read_json, write_text
 from pos_hf.hub.citations import references
-from pos_hf.hub.files import CARD_NAME
-from pos_hf.reporting.history import SHARES, Run, read_runs
 from pos_hf.reporting.intervals import Interval, class_iou_intervals, mean_iou_interval
+from pos_hf.run_folder import CARD_FILE, RUN_FILE, SCORES_FILE, SHARES, STUDENT_FOLDER, Run, read_runs
 from pos_hf.text import markdown, markdown_code, one_line
 from pos_hf.values import check_type
 
@@ -71,7 +70,7 @@ def write_model_card(folder: Path) -> Path:
         TrainingStopped: The card cannot be written.
     """
     (run,) = read_runs([folder])
-    card = folder / CARD_NAME
+    card = folder / CARD_FILE
     write_text(card, model_card(run, run_facts(run), folder.name))
     return card
 

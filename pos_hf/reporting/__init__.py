@@ -2,9 +2,9 @@
 
 from typing import TYPE_CHECKING, Any
 
-from pos_hf.reporting.history import EXAMPLES, WORST, Run, read_runs
 from pos_hf.reporting.intervals import worst_images
 from pos_hf.reporting.pictures import mask_picture, overlay, with_legend, write_examples
+from pos_hf.run_folder import EXAMPLES, WORST, Run, read_runs
 
 if TYPE_CHECKING:
     from pos_hf.reporting.report import write_report

@@ -1,4 +1,4 @@
-"""Table, verdict and picture of `pos-hf conflict`. What they show is measured in cli/conflict.py."""
+"""Table, verdict and picture of `pos-hf conflict`. What they show is measured in runs/conflict.py."""
 
 from collections.abc import Callable, Mapping
 from io import StringIO

@@ -18,7 +18,7 @@ from matplotlib.colors import LinearSegmentedColormap, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from pos_hf.reporting.history import Run
+from pos_hf.run_folder import Run
 
 RUN_COLOURS = ["#0a0b01", "#0a0b02", "#0a0b03", "#0a0b04", "#0a0b05", "#0a0b06"]
 """Placeholders in drawing order; `_to_svg` turns them into the page's variables --run-1 ... --run-6."""

@@ -12,9 +12,9 @@ from PIL import Image
 
 from pos_hf.errors import first_sentence
 from pos_hf.files import damaged
-from pos_hf.reporting.history import WORST, Run
 from pos_hf.reporting.intervals import mean_iou, worst_images
 from pos_hf.reporting.pictures import IGNORED, folder_name, overlay, picture_colours
+from pos_hf.run_folder import WORST, Run
 from pos_hf.text import one_line
 
 EXAMPLES_SHOWN = 6

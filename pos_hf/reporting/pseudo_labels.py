@@ -13,8 +13,8 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from pos_hf.evaluation import PseudoLabeler, labeler_of, predict_probabilities
 from pos_hf.files import written_aside
-from pos_hf.reporting.history import PSEUDO_LABELS
 from pos_hf.reporting.pictures import IGNORED, Palette, displayed, mask_picture
+from pos_hf.run_folder import PSEUDO_LABELS
 
 if TYPE_CHECKING:
     from pos_hf.training import POSTrainer

@@ -25,13 +25,13 @@ from pos_hf.reporting.figures import (
     unsupervised_share,
 )
 from pos_hf.reporting.gallery import examples, legend, pseudo_label_strip, worst
-from pos_hf.reporting.history import Run, read_runs
 from pos_hf.reporting.intervals import (
     Interval,
     class_iou_intervals,
     mean_iou_interval,
     paired_difference,
 )
+from pos_hf.run_folder import Run, read_runs
 
 SIGNATURE = '<meta name="generator" content="pos-hf report">'
 PRIVATE_SETTINGS = ("token", "_dir", "path", "run_name", "hub_")

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pos_hf.errors import InputError, first_sentence
-from pos_hf.reporting.history import read_scores
+from pos_hf.run_folder import read_scores
 
 Record = dict[str, Any]
 

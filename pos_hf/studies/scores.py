@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from pos_hf.errors import InputError
-from pos_hf.files import SCORES_FILE, damaged
-from pos_hf.reporting.history import read_counts, read_scores
+from pos_hf.files import damaged
 from pos_hf.reporting.intervals import Interval, paired_difference
+from pos_hf.run_folder import SCORES_FILE, read_counts, read_scores
 from pos_hf.studies.plan import PlannedRun, Study
 
 STUDENT_T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)

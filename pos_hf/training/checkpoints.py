@@ -29,6 +29,7 @@ from pos_hf.files import (
 )
 from pos_hf.locks import check_held, locked
 from pos_hf.methods import Method
+from pos_hf.run_folder import METHOD_STATE, TEACHER_FOLDER
 from pos_hf.workers import outlive_sigterm
 
 from .arguments import POSConfig
@@ -37,8 +38,6 @@ from .identity import refuse_another_run, write_identity
 from .signals import StopOnSignal
 from .teacher import EMATeacher
 
-TEACHER_FOLDER = "teacher"
-METHOD_STATE = "method.safetensors"
 NEEDED = (TRAINER_STATE_NAME, "optimizer*", "scheduler.pt", "rng_state*", "window-*", METHOD_STATE)
 """Without one of these the Trainer goes on, from a fresh state."""
 

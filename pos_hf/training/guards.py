@@ -15,12 +15,12 @@ from torch.distributed.tensor import DTensor
 from pos_hf.balancing import Objective
 from pos_hf.data import PairedDataset
 from pos_hf.errors import TrainingStopped
+from pos_hf.run_folder import FAILURE_FILE
 
 from .arguments import POSConfig
 
 logger = logging.getLogger(__name__)
 
-FAILURE_FILE = "not_finite.json"
 NAMED_IMAGES = 8
 SPIKE_WINDOWS = 20  # logged windows whose median is the usual loss
 FEWEST_WINDOWS = 5  # the median of fewer says little

@@ -8,13 +8,13 @@ from pos_hf.errors import InputError
 from pos_hf.evaluation import label_names
 from pos_hf.methods.confidence import Percentile
 from pos_hf.methods.mean_teacher import MeanTeacher
+from pos_hf.run_folder import IDENTITY_FILE
 
 from .arguments import POSConfig
 
 if TYPE_CHECKING:
     from .trainer import POSTrainer
 
-IDENTITY_FILE = "identity.json"
 INHERITED = (
     "learning_rate",
     "warmup_steps",

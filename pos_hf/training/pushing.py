@@ -16,17 +16,23 @@ from transformers.utils.hub import PushInProgress, hf_api
 from pos_hf.errors import TrainingStopped
 from pos_hf.files import write_text
 from pos_hf.hub import Files, evaluation_results, hub_errors, model_card, run_facts, run_files, upload
-from pos_hf.hub.files import CARD_NAME, without_origin
+from pos_hf.hub.files import without_origin
 from pos_hf.methods import METHODS, Method
-from pos_hf.reporting.history import Run, read_runs
+from pos_hf.run_folder import (
+    CARD_FILE,
+    IDENTITY_FILE,
+    METHOD_STATE,
+    STATE_FILE,
+    TEACHER_FOLDER,
+    Run,
+    read_runs,
+)
 
 from .arguments import POSConfig
-from .checkpoints import METHOD_STATE, TEACHER_FOLDER, publish
-from .identity import IDENTITY_FILE
+from .checkpoints import publish
 
 logger = get_logger(__name__)
 
-STATE = "trainer_state.json"
 # all that is needed to resume, of the student at the root and of the teacher; never training_args.bin, a
 # pickle that holds the Hub token
 RESUME_FILES = (
@@ -41,7 +47,7 @@ RESUME_FILES = (
     "window-*.safetensors",
     METHOD_STATE,
     IDENTITY_FILE,
-    STATE,
+    STATE_FILE,
 )
 
 
@@ -129,7 +135,7 @@ class PushesToHub(Trainer):
         if self.is_world_process_zero():
             (run,) = read_runs([Path(self.args.output_dir)])
             card = model_card(run, self._facts_of(run), self._repository, kwargs.get("license"))
-            write_text(run.folder / CARD_NAME, card)
+            write_text(run.folder / CARD_FILE, card)
 
     def _facts_of(self, run: Run) -> dict[str, Any]:
         return run_facts(run) if "facts.method" in run.settings else self.facts
@@ -209,7 +215,7 @@ def copy_checkpoint(checkpoint: Path, copy: Path) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         if path.name == "config.json":
             target.write_text(without_origin(path.read_text()))
-        elif path.name == STATE:
+        elif path.name == STATE_FILE:
             state = json.loads(path.read_text()) | {"best_model_checkpoint": None}  # a path of this machine
             target.write_text(json.dumps(state, indent=2))
         else:

@@ -17,9 +17,10 @@ from pos_hf.balancing import Fixed, GradientPair, Gramian, Strategy, average_ove
 from pos_hf.data import PairedDataset, collate
 from pos_hf.data.device_views import add_strong_views
 from pos_hf.errors import InputError, TrainingStopped
-from pos_hf.files import STUDENT_FOLDER, write_manifest, written_aside
+from pos_hf.files import write_manifest, written_aside
 from pos_hf.methods import LossTerm, Method, StudentPair
 from pos_hf.models.processors import statistics
+from pos_hf.run_folder import STUDENT_FOLDER
 
 from .arguments import POSConfig
 from .callbacks import StepHooks

@@ -8,8 +8,8 @@ import torch
 from torch.nn.functional import cross_entropy, interpolate
 from transformers import AutoModelForSemanticSegmentation
 
-from pos_hf.cli.conflict import draw_batches, rebuild
 from pos_hf.cli.main import main
+from pos_hf.runs.conflict import draw_batches, rebuild
 from tests.launching import ROOT
 
 
@@ -56,7 +56,7 @@ def test_the_command_measures_every_moment_it_is_asked_for_once(run, capsys, mon
     assert moments["checkpoint-1"]["supervised_square"][0] == pytest.approx(square, rel=1e-4)
 
     before = (run / "conflict.json").read_bytes()
-    monkeypatch.setattr("pos_hf.cli.conflict.measure", None)  # what is there is not measured again
+    monkeypatch.setattr("pos_hf.runs.conflict.measure", None)  # what is there is not measured again
     assert main(call) == 0
     assert main([*call[:-1], "17"]) == 2
     assert "--batches 16 --seed 0" in capsys.readouterr().err

@@ -13,11 +13,11 @@ from transformers import (
 )
 
 from pos_hf.cli.main import main
-from pos_hf.cli.preflight import settle_device_views
 from pos_hf.data import DataArguments
 from pos_hf.errors import InputError
 from pos_hf.evaluation.inference import Inference, class_probabilities
 from pos_hf.models import default_image_processor
+from pos_hf.runs.preflight import settle_device_views
 
 
 @pytest.mark.parametrize(

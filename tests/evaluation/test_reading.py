@@ -16,12 +16,12 @@ from transformers import (
 )
 
 from pos_hf.cli import evaluate, predict
-from pos_hf.cli.config import ModelArguments
-from pos_hf.cli.run import read_image_processor, set_statistics
 from pos_hf.data import DataArguments
 from pos_hf.errors import InputError
 from pos_hf.evaluation import evaluate_images, label_names, load_for_inference, predict_images
 from pos_hf.models import build_model
+from pos_hf.runs.build import read_image_processor, set_statistics
+from pos_hf.runs.config import ModelArguments
 from pos_hf.training import POSTrainer
 from tests.training.tiny import tiny_trainer
 

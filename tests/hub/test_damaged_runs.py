@@ -9,11 +9,18 @@ from typing import Any
 
 import pytest
 
-from pos_hf.files import COUNTS_FILE, RUN_FILE, SCORES_FILE
 from pos_hf.hub import evaluation_results, model_card, run_facts, run_files
 from pos_hf.reporting import write_report
 from pos_hf.reporting.gallery import examples, legend, pseudo_label_strip, worst
-from pos_hf.reporting.history import LANDSCAPE_FILE, STATE_FILE, read_landscape, read_runs
+from pos_hf.run_folder import (
+    COUNTS_FILE,
+    LANDSCAPE_FILE,
+    RUN_FILE,
+    SCORES_FILE,
+    STATE_FILE,
+    read_landscape,
+    read_runs,
+)
 from pos_hf.studies import PlannedRun, Study, read_study_scores
 from pos_hf.studies.scores import study_cells
 from tests.test_fuzz import VALUES, only_input_errors

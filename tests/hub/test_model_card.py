@@ -13,12 +13,12 @@ from PIL import Image
 from transformers import SegformerConfig, SegformerForSemanticSegmentation, SegformerImageProcessor
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
-from pos_hf.cli.config import ModelArguments
-from pos_hf.cli.run import training_facts
 from pos_hf.data import DataArguments
 from pos_hf.errors import InputError
 from pos_hf.hub import citations, evaluation_results, model_card, run_facts, write_model_card
-from pos_hf.reporting.history import read_runs
+from pos_hf.run_folder import read_runs
+from pos_hf.runs.config import ModelArguments
+from pos_hf.runs.train import training_facts
 from tests.reporting.fake_run import NAMES
 
 

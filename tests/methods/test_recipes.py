@@ -7,11 +7,11 @@ import torch
 from torch import nn
 from transformers import get_scheduler
 
-from pos_hf.cli.config import parse_config
 from pos_hf.evaluation import Inference
 from pos_hf.methods import get_method
 from pos_hf.methods.losses import OHEM
 from pos_hf.models import build_model
+from pos_hf.runs.config import parse_config
 
 CONFIGS = Path(__file__).parent.parent.parent / "configs"
 PROCESSES = 4

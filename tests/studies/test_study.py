@@ -15,12 +15,12 @@ import pytest
 import yaml
 from torch.utils.data import DataLoader, DistributedSampler
 
-from pos_hf.cli.config import parse_config
 from pos_hf.cli.main import main
 from pos_hf.data import PairSampler
 from pos_hf.errors import InputError
 from pos_hf.methods.losses import OHEM
 from pos_hf.reporting.intervals import paired_difference
+from pos_hf.runs.config import parse_config
 from pos_hf.studies import read_study, read_study_scores, run_study, write_tables
 from pos_hf.studies.records import fingerprint
 from pos_hf.studies.scores import study_cells

@@ -15,9 +15,9 @@ import torch
 from safetensors.torch import load_file
 from transformers import TrainerCallback
 
-from pos_hf.cli.run import find_checkpoint
 from pos_hf.errors import InputError, TrainingStopped
 from pos_hf.files import INCOMPLETE, MANIFEST
+from pos_hf.runs.resume import find_checkpoint
 from pos_hf.training import POSConfig, POSTrainer
 from pos_hf.training.checkpoints import checkpoints, find_damage, newest_complete, rotate
 

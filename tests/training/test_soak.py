@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from transformers import TrainerCallback
 
-from pos_hf.cli.config import ModelArguments
-from pos_hf.cli.run import run_training
 from pos_hf.data import DataArguments
+from pos_hf.runs.config import ModelArguments
+from pos_hf.runs.train import run_training
 from pos_hf.training import POSConfig, POSTrainer
 
 STEPS, WARM_UP, EVERY = 2_000, 200, 20

@@ -1,5 +1,5 @@
-"""What a run's folder says about it: log, scores, settings, examples. Nothing is drawn here and torch is not
-needed."""
+"""Every file of a run's folder by name, and what those say that people read: log, scores, settings, pictures.
+Nothing is drawn here and torch is not needed."""
 
 import json
 import math
@@ -11,12 +11,41 @@ from typing import Any
 import numpy as np
 
 from pos_hf.errors import InputError, first_sentence
-from pos_hf.files import COUNTS_FILE, RUN_FILE, SCORES_FILE, damaged, read_json
+from pos_hf.files import MANIFEST, damaged, read_json
 from pos_hf.text import one_line
 
-STATE_FILE, LANDSCAPE_FILE = "trainer_state.json", "landscape.jsonl"
+RUN_FILE = "run.json"  # the settings
+STATE_FILE = "trainer_state.json"  # the log
+SCORES_FILE, COUNTS_FILE = "metrics.json", "per_image.npz"
+LANDSCAPE_FILE = "landscape.jsonl"
+CONFLICT_FILE, CONFLICT_PICTURE = "conflict.json", "conflict.svg"
+FAILURE_FILE = "not_finite.json"
+CARD_FILE, REPORT_FILE = "README.md", "report.html"
 EXAMPLES, WORST, PSEUDO_LABELS = "examples", "worst", "pseudo_labels"
-"""Folders of pictures in a run's folder."""
+"""Folders of pictures."""
+STUDENT_FOLDER = "student"  # beside the exported teacher
+OUTPUTS = (
+    CARD_FILE,
+    "config.json",
+    CONFLICT_FILE,
+    CONFLICT_PICTURE,
+    EXAMPLES,
+    LANDSCAPE_FILE,
+    MANIFEST,
+    SCORES_FILE,
+    "model.safetensors",
+    FAILURE_FILE,
+    COUNTS_FILE,
+    "preprocessor_config.json",
+    PSEUDO_LABELS,
+    REPORT_FILE,
+    STUDENT_FOLDER,
+    STATE_FILE,
+    WORST,
+)
+"""What a run writes beside its checkpoints and run.json."""
+TEACHER_FOLDER, METHOD_STATE, IDENTITY_FILE = "teacher", "method.safetensors", "identity.json"
+"""In a checkpoint, beside the Trainer's own files."""
 LARGEST = 1e38
 """What a logged 32-bit number may be; an axis takes no more."""
 SHARES = ("mean_iou", "mean_iou_absent_zero", "overall_accuracy")

@@ -7,39 +7,19 @@ import numpy as np
 import torch
 from transformers import IntervalStrategy, PreTrainedModel
 
-from pos_hf.cli.config import ModelArguments
-from pos_hf.cli.parsing import keep_existing
 from pos_hf.data import DataArguments, SegmentationData
 from pos_hf.errors import InputError, first_sentence, nearest
 from pos_hf.evaluation.inference import Inference, class_probabilities, patch_size
+from pos_hf.files import keep_existing
 from pos_hf.methods.base import predict_logits
 from pos_hf.models import PRESETS
 from pos_hf.models.processors import num_channels
+from pos_hf.run_folder import OUTPUTS
+from pos_hf.runs.config import ModelArguments
 from pos_hf.training import POSConfig
 from pos_hf.training.arguments import CLASS_SCORE
 
 SIZES_TRIED = 4  # images of each scored role
-
-# what a run writes beside its checkpoints and run.json
-OUTPUTS = (
-    "README.md",
-    "config.json",
-    "conflict.json",
-    "conflict.svg",
-    "examples",
-    "landscape.jsonl",
-    "manifest.json",
-    "metrics.json",
-    "model.safetensors",
-    "not_finite.json",
-    "per_image.npz",
-    "preprocessor_config.json",
-    "pseudo_labels",
-    "report.html",
-    "student",
-    "trainer_state.json",
-    "worst",
-)
 
 
 def check_before_loading(
