@@ -94,18 +94,18 @@ def kept_statistics(model: nn.Module) -> Iterator[None]:
     """Forwards inside leave BatchNorm's running statistics alone; they still normalise by their own batch.
 
     For strong views that have a forward of their own: the exported model sees clean images, and statistics
-    that mix both kinds cost it points. A momentum of 0 is the one switch that does this in every kind of
-    BatchNorm.
+    that mix both kinds cost it points.
     """
-    norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
-    momenta = [norm.momentum for norm in norms]
+    norms = [
+        module for module in model.modules() if isinstance(module, _BatchNorm) and module.track_running_stats
+    ]
     for norm in norms:
-        norm.momentum = 0.0
+        norm.track_running_stats = False
     try:
         yield
     finally:
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
+        for norm in norms:
+            norm.track_running_stats = True
 
 
 def predict_logits(

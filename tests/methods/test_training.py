@@ -6,10 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 from transformers import TrainerCallback
+from transformers.modeling_outputs import SemanticSegmenterOutput
 
+from pos_hf.data import DataArguments, PairedDataset, load_data
 from pos_hf.errors import InputError
 from pos_hf.methods import METHODS, get_method
-from tests.training.tiny import tiny_trainer
+from tests.training.tiny import TinyConfig, TinySegmenter, tiny_trainer
 
 DOCUMENTATION = Path(__file__).parents[2] / "docs" / "methods.md"
 
@@ -90,3 +92,36 @@ def test_a_run_too_short_for_its_rule_is_refused_before_its_first_step(tmp_path)
     with pytest.raises(InputError, match=r"remember 999 steps, of a run of 9.* decay to 0\.64 or less"):
         trainer.train()
     assert trainer.state.global_step == 0
+
+
+class NormedSegmenter(TinySegmenter):
+    """The tiny network with BatchNorm, which an unweighted loss could still reach."""
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.norm = torch.nn.BatchNorm2d(6)
+        self.head = torch.nn.Conv2d(6, config.num_labels, 1)
+
+    def forward(self, pixel_values, **kwargs):
+        return SemanticSegmenterOutput(logits=self.head(self.norm(self.backbone(pixel_values)).tanh()))
+
+
+@pytest.mark.parametrize("measured", [False, True], ids=["one backward", "two backwards"])
+@pytest.mark.parametrize("method", ["unimatch_v2", "fixmatch"])
+def test_with_an_unsupervised_loss_of_weight_0_a_method_is_supervised_training(method, measured, tmp_path):
+    data = DataArguments(dataset="shapes", num_labeled=5, num_unlabeled=24, num_test=1, crop_size=16)
+    rows = load_data(data)
+
+    def trained(method, **arguments):
+        torch.manual_seed(0)
+        model = NormedSegmenter(TinyConfig(num_labels=len(rows.id2label)))
+        pairs = PairedDataset.from_arguments(rows, data, seed=0)
+        arguments |= {"method": method, "method_options": None, "train_dataset": pairs, "max_steps": 8}
+        trainer = tiny_trainer(str(tmp_path / method), model, **arguments)
+        trainer.train()
+        return trainer.model.state_dict()
+
+    off = {"strategy": "fixed", "strategy_options": {"supervised": 1.0, "unsupervised": 0.0}}
+    found, expected = trained(method, measure_gradients=measured, **off), trained("supervised")
+    for name, value in expected.items():
+        assert torch.equal(found[name], value), name
