@@ -31,21 +31,25 @@ def main(argv: list[str]) -> int:
     from pos_hf.data import DataArguments
     from pos_hf.data.checks import check_data
     from pos_hf.data.splits import write_split
+    from pos_hf.methods import PseudoLabelMethod
     from pos_hf.runs.config import parse_config
 
     if args.config.suffix in (".yaml", ".yml", ".json"):
         _, data_args, training = parse_config(args.config, overrides)
-        needs_unlabeled = "unsupervised" in training.get_method().objectives
+        method = training.get_method()
+        needs_unlabeled = "unsupervised" in method.objectives
+        adjusts_rare_classes = isinstance(method, PseudoLabelMethod) and method.adjustment is not None
     elif overrides:
         raise InputError(f"{overrides[0]} needs a config file to override; {args.config} is none")
     else:
-        data_args, needs_unlabeled = DataArguments(dataset=str(args.config)), True
+        data_args = DataArguments(dataset=str(args.config))
+        needs_unlabeled, adjusts_rare_classes = True, False
     if args.write_split is not None:
         roles = ("labeled", "unlabeled", "selection", "test")
         keep_existing(
             [args.write_split / f"{role}.txt" for role in roles], "give another folder to --write-split"
         )
-    report = check_data(data_args, needs_unlabeled)
+    report = check_data(data_args, needs_unlabeled, adjusts_rare_classes)
     print(summary(report))
     if args.write_split is not None and report.data is not None:
         write_split(report.data, args.write_split)

@@ -14,6 +14,8 @@ from pos_hf.data.checks import check_data
 from pos_hf.errors import InputError
 from tests.data.conftest import CLASSES, mask_ids, picture
 
+CAMVIDS_RARE_CLASSES = ["pole", "sign_symbol", "fence", "pedestrian", "bicyclist"]
+
 
 def check(folder, **options):
     return check_data(DataArguments(dataset=str(folder), **{"selection_share": 0, **options}))
@@ -324,8 +326,27 @@ def test_camvid_passes(camvid):
         test_masks="val/masks",
         num_unlabeled=60,
     )
-    assert report.findings == []
+    (rare,) = report.findings
+    assert re.findall(r"(\w+) covers", rare.problem) == CAMVIDS_RARE_CLASSES
 
 
 def test_the_generated_dataset_passes():
     assert check("shapes", num_labeled=12, num_unlabeled=30, num_test=20).findings == []
+
+
+def test_a_rare_class_is_named_with_the_option_that_keeps_it(folder):
+    def one_in_a_hundred(mask):
+        rare = np.zeros_like(mask)
+        rare.flat[::100] = 1
+        return rare
+
+    def rare(*options):
+        report = check_data(DataArguments(dataset=str(folder), selection_share=0), *options)
+        return [finding for finding in report.findings if "unlearn" in finding.problem]
+
+    assert not rare()
+    every_mask(folder, one_in_a_hundred)
+    (found,) = rare()
+    assert re.match(r"\w+ covers 1\.\d% of the labeled pixels", found.problem)
+    assert yaml.safe_load(found.remedy) == {"method_options": {"logit_adjustment": True}}
+    assert not rare(False) and not rare(True, True)
