@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pos_hf.errors import InputError, first_sentence
-from pos_hf.run_folder import read_scores
+from pos_hf.run_folder import read_runs
 
 Record = dict[str, Any]
 
@@ -53,7 +53,7 @@ def read_records(file: Path) -> dict[str, Record]:
 
 
 def add_record(file: Path, arm: str, column: str, seed: int, settings: dict[str, Any], folder: Path) -> None:
-    """Append a finished run.
+    """Append a finished run: the exported teacher's scores, and the student's at the last evaluation.
 
     Args:
         file: of JSON lines.
@@ -63,9 +63,11 @@ def add_record(file: Path, arm: str, column: str, seed: int, settings: dict[str,
         settings: its config.
         folder: where it lies.
     """
-    scores = read_scores(folder)
+    (run,) = read_runs([folder])
+    scores, students = run.metrics, run.series("eval_student_mean_iou")[1]
     record = {"arm": arm, "column": column, "seed": seed, "settings": fingerprint(settings)}
     record |= {name: scores.get(name) for name in ("mean_iou", "overall_accuracy", "per_category_iou")}
+    record["student_mean_iou"] = float(students[-1]) if len(students) else None
     record["versions"] = scores.get("protocol", {}).get("versions")
     with file.open("a", encoding="utf-8") as out:
         out.write(json.dumps(record) + "\n")
