@@ -12,6 +12,7 @@ COMMANDS = {
     "train": "train a model from a config file",
     "evaluate": "score a model on labeled images",
     "predict": "write masks and overlays for a folder of images",
+    "suggest": "choose the unlabeled images to label next",
     "report": "draw one or more runs as an HTML page",
     "study": "run a grid of trainings and tabulate it",
     "landscape": "measure the loss around trained weights",

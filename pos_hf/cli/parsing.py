@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 INTERVALS = {
     "batch_size": "[1, 65536]",
     "batches": "[16, 4096]",
+    "count": "[1, 1000000]",
     "num_workers": "[0, 1024]",
     "threshold": "[0, 1]",
     "multiple": "[1, 16384]",
