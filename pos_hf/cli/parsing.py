@@ -23,6 +23,7 @@ INTERVALS = {
     "radius": "(0, 1e6]",
     "seed": "[0, 4294967295]",
     "jobs": "[1, 1024]",
+    "seeds": "[1, 1000]",
     "train_images": "[1, inf)",
     "test_images": "[1, inf)",
 }

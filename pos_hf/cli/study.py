@@ -24,6 +24,13 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument("study", type=Path, help="YAML file, such as configs/studies/shapes.yaml")
     parser.add_argument(
+        "--label-budget",
+        type=labels,
+        metavar="6,12,24",
+        help="the file is a run's config: compare it with supervised training at these numbers of labels",
+    )
+    parser.add_argument("--seeds", type=int, default=3, help="of a label budget: runs for each number")
+    parser.add_argument(
         "--jobs", type=int, default=1, help="runs at the same time, on a machine whose runs share no GPU"
     )
     parser.add_argument(
@@ -31,11 +38,19 @@ def main(argv: list[str]) -> int:
     )
     args = parser.parse_args(argv)
 
-    from pos_hf.studies import read_study, read_study_scores, run_study, write_tables
+    from pos_hf.studies import label_budget, read_study, read_study_scores, run_study, write_tables
 
-    study = read_study(args.study)
+    if args.label_budget:
+        study = label_budget(args.study, args.label_budget, args.seeds)
+    else:
+        study = read_study(args.study)
     failed = [] if args.table_only else run_study(study, args.jobs)
     print(write_tables(study))
     for run in failed:
         print(f"failed: {run.arm}, {run.column}, seed {run.seed}; see {run.log_file}")
     return 1 if failed or read_study_scores(study)[1] else 0
+
+
+def labels(text: str) -> list[int]:
+    """Numbers of labels, separated by commas."""
+    return [int(number) for number in text.split(",")]

@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -84,6 +85,8 @@ class Study:
     runs: list[PlannedRun]
     published: dict[str, list[float | None]]
     scores_file: Path | None = None
+    budget: tuple[int, ...] = ()
+    """Labels of each column, where the study is of `label_budget`."""
 
     @property
     def num_seeds(self) -> int:
@@ -163,6 +166,44 @@ def read_study(path: Path) -> Study:
         file = StudyFile(**values)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
+    return _study(path, file)
+
+
+def label_budget(config: Path, numbers: Sequence[int], num_seeds: int) -> Study:
+    """Plan what more labels would bring: supervised training and a config's own method, over labels.
+
+    Args:
+        config: of a run whose labels can be drawn by `num_labeled`; the study goes beside its `output_dir`.
+        numbers: of labeled images, each at most what the dataset has.
+        num_seeds: of runs for each number; every seed draws other labels.
+
+    Returns:
+        The study, with a column for each number.
+
+    Raises:
+        InputError: the config cannot be used, or trains without unlabeled images.
+    """
+    settings = read_yaml(config)
+    _, _, args = parse_config(config, [])
+    if args.method == "supervised":
+        raise InputError(f"{config} trains without unlabeled images: give a config that uses them")
+    if len(set(numbers)) < len(numbers) or min(numbers) < 1:
+        raise InputError("--label-budget needs different numbers of labels, such as 6,12,24,48")
+    name = f"{args.method}, {args.strategy}"
+    budget = tuple(sorted(numbers))
+    file = StudyFile(
+        title=f"{settings.get('dataset', config.stem)}: what more labels would bring",
+        config=config.name,
+        output_dir=f"{args.output_dir}_label_budget",
+        baseline="supervised",
+        arms={"supervised": {"method": "supervised"}, name: {}},
+        columns={f"{number} labels": {"num_labeled": number} for number in budget},
+        seeds=[{"seed": seed, "split_seed": seed} for seed in range(num_seeds)],
+    )
+    return dataclasses.replace(_study(config, file), budget=budget)
+
+
+def _study(path: Path, file: StudyFile) -> Study:
     scores_file = None if file.scores is None else path.parent / file.scores
     records = {} if scores_file is None else read_records(scores_file)
     runs = [

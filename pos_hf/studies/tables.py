@@ -50,7 +50,7 @@ def write_tables(study: Study) -> str:
     cells = study_cells(study, scores)
     header, rows = table_rows(study, cells)
     caption = CAPTION.format(seeds=study.num_seeds, baseline=study.baseline, protocol=_protocol(study))
-    picture = _picture(study, cells)
+    picture = _drawn(_draw_budget if study.budget else _draw_panels, study, cells)
     notes = "".join(f"\n{markdown(sentence)}\n" for sentence in left_out)
     text = f"**{markdown(study.title)}**\n\n{_markdown(header, rows)}\n{markdown(caption)}\n{notes}"
     texts = {
@@ -170,27 +170,56 @@ def _html(title: str, header: list[str], rows: Rows, caption: str, picture: str)
     return template.render(title=title, header=header, rows=rows, caption=caption, picture=drawing)
 
 
-def _picture(study: Study, cells: list[Cell]) -> str:
-    """One panel a column: every seed a dot, the mean a bar, the baseline's mean a line, as SVG."""
+def _drawn(draw: Callable[[Study, list[Cell]], Figure], study: Study, cells: list[Cell]) -> str:
+    """A figure as SVG."""
     file = StringIO()
     with matplotlib.rc_context(NAMES_AS_THEY_ARE | {"svg.hashsalt": PICTURE_FILE}):  # the same ids each time
-        figure = Figure(
-            figsize=(1.6 + 3.4 * len(study.columns), 0.8 + 0.32 * len(study.arms)), layout="constrained"
-        )
-        panels = figure.subplots(1, len(study.columns), sharey=True, squeeze=False)[0]
-        for axes, column in zip(panels, study.columns, strict=True):
-            for y, cell in enumerate(cell for cell in cells if cell.column == column):
-                colour = BASELINE_COLOUR if cell.arm == study.baseline else ARM_COLOUR
-                axes.plot(list(cell.scores.values()), [y] * len(cell.scores), "o", color=colour, alpha=0.55)
-                if cell.mean is not None:
-                    axes.plot([cell.mean], [y], "|", color=colour, markersize=16, markeredgewidth=2.5)
-                    if cell.arm == study.baseline:
-                        axes.axvline(cell.mean, color=BASELINE_COLOUR, linewidth=0.8, linestyle=":")
-            axes.set_title(one_line(column), fontsize=10)
-            axes.set_xlabel("test mIoU, %")
-            axes.spines[["top", "right", "left"]].set_visible(False)
-            axes.tick_params(axis="y", length=0)
-        panels[0].set_yticks(range(len(study.arms)), [*map(one_line, study.arms)])
-        panels[0].invert_yaxis()
-        figure.savefig(file, format="svg", metadata={"Date": None})
+        draw(study, cells).savefig(file, format="svg", metadata={"Date": None})
     return file.getvalue()
+
+
+def _draw_panels(study: Study, cells: list[Cell]) -> Figure:
+    """One panel a column: every seed a dot, the mean a bar, the baseline's mean a line."""
+    figure = Figure(
+        figsize=(1.6 + 3.4 * len(study.columns), 0.8 + 0.32 * len(study.arms)), layout="constrained"
+    )
+    panels = figure.subplots(1, len(study.columns), sharey=True, squeeze=False)[0]
+    for axes, column in zip(panels, study.columns, strict=True):
+        for y, cell in enumerate(cell for cell in cells if cell.column == column):
+            colour = BASELINE_COLOUR if cell.arm == study.baseline else ARM_COLOUR
+            axes.plot(list(cell.scores.values()), [y] * len(cell.scores), "o", color=colour, alpha=0.55)
+            if cell.mean is not None:
+                axes.plot([cell.mean], [y], "|", color=colour, markersize=16, markeredgewidth=2.5)
+                if cell.arm == study.baseline:
+                    axes.axvline(cell.mean, color=BASELINE_COLOUR, linewidth=0.8, linestyle=":")
+        axes.set_title(one_line(column), fontsize=10)
+        axes.set_xlabel("test mIoU, %")
+        axes.spines[["top", "right", "left"]].set_visible(False)
+        axes.tick_params(axis="y", length=0)
+    panels[0].set_yticks(range(len(study.arms)), [*map(one_line, study.arms)])
+    panels[0].invert_yaxis()
+    return figure
+
+
+def _draw_budget(study: Study, cells: list[Cell]) -> Figure:
+    """Scores over the number of labels, every seed a dot, the means joined."""
+    figure = Figure(figsize=(5.6, 3.6), layout="constrained")
+    axes = figure.subplots()
+    for arm in study.arms:
+        colour = BASELINE_COLOUR if arm == study.baseline else ARM_COLOUR
+        row = zip(study.budget, (cell for cell in cells if cell.arm == arm), strict=True)
+        means = []
+        for number, cell in row:
+            axes.plot([number] * len(cell.scores), list(cell.scores.values()), "o", color=colour, alpha=0.45)
+            if cell.mean is not None:
+                means.append((number, cell.mean))
+        if means:
+            axes.plot(*zip(*means, strict=True), color=colour, linewidth=2, label=one_line(arm))
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(study.budget, [*map(str, study.budget)])
+    axes.set_xlabel("labeled images")
+    axes.set_ylabel("test mIoU, %")
+    axes.spines[["top", "right"]].set_visible(False)
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(frameon=False)
+    return figure

@@ -21,7 +21,7 @@ from pos_hf.errors import InputError
 from pos_hf.methods.losses import OHEM
 from pos_hf.reporting.intervals import paired_difference
 from pos_hf.runs.config import parse_config
-from pos_hf.studies import read_study, read_study_scores, run_study, write_tables
+from pos_hf.studies import label_budget, read_study, read_study_scores, run_study, write_tables
 from pos_hf.studies.records import fingerprint
 from pos_hf.studies.scores import study_cells
 from tests.training.killing import fork
@@ -405,3 +405,39 @@ def test_the_shipped_studies_can_be_read(file, tmp_path, monkeypatch, capsys):
     table = capsys.readouterr().out
     assert "uniform" in table
     assert ("predicted through windows of" in table) == ("table3" in file.stem)
+
+
+def test_a_label_budget_compares_a_config_with_supervised_training_over_labels(tmp_path, capsys):
+    config = tmp_path / "base.yaml"
+    config.write_text(yaml.safe_dump(CONFIG | {"output_dir": str(tmp_path / "mine")}))
+    study = label_budget(config, [4, 2], num_seeds=2)
+    assert study.columns == ["2 labels", "4 labels"] and study.arms == ["supervised", "unimatch_v2, pos"]
+    assert {
+        (run.arm, run.settings["num_labeled"], run.settings["seed"], run.settings["split_seed"])
+        for run in study.runs
+    } == {(arm, labels, seed, seed) for arm in study.arms for labels in (2, 4) for seed in (0, 1)}
+    assert {run.settings.get("method", "unimatch_v2") for run in study.runs if run.arm != "supervised"} == {
+        "unimatch_v2"
+    }
+    for run in study.runs:
+        score(run, run.settings["num_labeled"] / 10 + (run.arm != "supervised") / 10 + run.seed / 100)
+    assert main(["study", "--label-budget", "4,2", "--seeds", "2", "--table_only", str(config)]) == 0
+    printed = capsys.readouterr().out
+    assert "| supervised | 20.5 ± 0.7 |  | 40.5 ± 0.7 |" in printed and "+10.0 [+10.0, +10.0]" in printed
+    picture = (tmp_path / "mine_label_budget" / "table.svg").read_text()
+    assert "labeled images" in picture and "unimatch_v2, pos" in picture
+
+
+@pytest.mark.parametrize(
+    ("changes", "numbers", "words"),
+    [
+        ({"method": "supervised", "strategy_options": None}, [2], "trains without unlabeled images"),
+        ({}, [2, 2], "different numbers"),
+        ({}, [0], "different numbers"),
+    ],
+)
+def test_a_label_budget_that_says_nothing_is_refused(tmp_path, changes, numbers, words):
+    config = tmp_path / "base.yaml"
+    config.write_text(yaml.safe_dump(CONFIG | {"output_dir": str(tmp_path / "mine")} | changes))
+    with pytest.raises(InputError, match=words):
+        label_budget(config, numbers, num_seeds=1)
