@@ -56,7 +56,8 @@ class DataArguments:
         default="auto",
         metadata={
             "help": "How `dataset` is laid out: folders, huggingface, an annotation format (coco_json, "
-            "labelme), or a benchmark as published (pascal, cityscapes, coco, ade20k). `auto` looks."
+            "cvat_xml, label_studio, labelme, supervisely, yolo), or a benchmark as published (pascal, "
+            "cityscapes, coco, ade20k). `auto` looks."
         },
     )
 
@@ -179,6 +180,13 @@ class DataArguments:
     )
     reduce_labels: bool | None = field(
         default=None, metadata={"help": "Masks count classes from 1: lower ids by one, and ignore 0."}
+    )
+    mask_threshold: float | None = field(
+        default=None,
+        metadata={
+            "help": "Mask values from here on are class 1, those below class 0: for binary masks with "
+            "smoothed edges, or of JPEG."
+        },
     )
     image_range: list[float] | None = field(
         default=None,

@@ -145,7 +145,7 @@ def load_coco(args: DataArguments) -> tuple[SegmentationData, DataArguments]:
 
 
 def _coco_pool(root: Path, split: str, args: DataArguments) -> Pool:
-    images = list_images(root / split)
+    images = list_images(root / split) if (root / split).is_dir() else {}
     first = next(iter(images), None)
     folder = root / "masks" / split
     if not folder.is_dir() and (root / "masks" / f"{first}.png").is_file():
@@ -154,6 +154,7 @@ def _coco_pool(root: Path, split: str, args: DataArguments) -> Pool:
         return Pool(images, list_images(folder))
     path = root / "annotations" / f"instances_{split}.json"
     content = coco_json.read_content(path)
+    images = list_images(root / split)
     ids = {label: id for id, label in enumerate(read_id2label(args).values())}
 
     def find(file_name: str) -> str:

@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
 from huggingface_hub import hf_hub_download
@@ -10,6 +11,9 @@ from pos_hf.data.arguments import DataArguments
 from pos_hf.data.files import read_text
 from pos_hf.data.segmentation_data import IGNORE_INDEX
 from pos_hf.errors import InputError, first_sentence
+
+FOREGROUND_NAMES = ["background", "foreground"]
+"""Of binary masks that nothing names."""
 
 EXAMPLE = '{"0": "background", "1": "cat"}'
 
@@ -37,6 +41,34 @@ def read_id2label(args: DataArguments) -> dict[int, str]:
             f"{path} does not hold a JSON object like {EXAMPLE}: {first_sentence(error)}"
         ) from error
     return _checked(dict(sorted(names.items())), str(path))
+
+
+def merge_classes(
+    id2label: dict[int, str], merge: Mapping[str, str | None]
+) -> tuple[dict[int, str], tuple[int, ...]]:
+    """Classes as `merge_labels` says, for masks that hold ids.
+
+    Args:
+        id2label: The classes as they are.
+        merge: New name by old name; None drops a class: its pixels are background where there is such a
+            class, else ignored, as those of a class that becomes `ignore` are.
+
+    Returns:
+        The classes that are left, and the new id of every id of 0 to 255.
+
+    Raises:
+        InputError: A class is not there.
+    """
+    if unknown := [name for name in merge if name not in id2label.values()]:
+        known = ", ".join(id2label.values())
+        raise InputError(f"merge_labels names {unknown[0]!r}, but the classes are {known}: correct it")
+    targets = [merge.get(name, name) for name in id2label.values()]
+    names = list(dict.fromkeys(name for name in targets if name not in (None, "ignore")))
+    ids = {name: id for id, name in enumerate(names)} | {"ignore": IGNORE_INDEX}
+    dropped = ids.get("background", IGNORE_INDEX)
+    lookup = list(range(IGNORE_INDEX + 1))
+    lookup[: len(targets)] = [dropped if name is None else ids[name] for name in targets]
+    return _checked({id: str(name) for id, name in enumerate(names)}, "merge_labels"), tuple(lookup)
 
 
 def _download(args: DataArguments) -> Path:

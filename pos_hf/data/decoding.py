@@ -13,12 +13,13 @@ from PIL import ImageColor
 
 from pos_hf.data.arguments import DataArguments
 from pos_hf.data.drawing import draw, is_drawing
-from pos_hf.data.files import Stored, is_array, read_array, read_picture
+from pos_hf.data.files import Stored, is_array, read_array, read_mask_array, read_picture
 from pos_hf.data.segmentation_data import IGNORE_INDEX
 from pos_hf.errors import FileInputError, InputError
 
 STORED_IMAGE = Image(decode=False)
 RGB = "RGB"
+PAINTED = {2: "LA", 3: "RGB", 4: "RGBA"}
 DEEP_MODES = ("I", "F", "I;16", "I;16B", "I;16L")
 
 
@@ -33,6 +34,8 @@ class RowDecoder:
         mask_values: Class id of a mask value; values not named stay as they are.
         mask_colors: (R, G, B) of each class id, for masks painted in colours.
         reduce_labels: Masks count classes from 1, and 0 is ignored.
+        mask_threshold: Values from here on are class 1, those below class 0.
+        merged: New id of each of the 256 ids, where classes are merged.
         image_range: Values of deep (16-bit or float) images that become 0 and 255.
         num_classes: Ids from here on are refused, but 255; None takes any.
         num_channels: Channels that every image must have, 3 for pictures; None takes any.
@@ -41,6 +44,8 @@ class RowDecoder:
     mask_values: tuple[tuple[int, int], ...] = ()
     mask_colors: tuple[tuple[int, ...], ...] = ()
     reduce_labels: bool = False
+    mask_threshold: float | None = None
+    merged: tuple[int, ...] = ()
     image_range: tuple[float, float] | None = None
     num_classes: int | None = None
     num_channels: int | None = None
@@ -52,6 +57,7 @@ class RowDecoder:
             mask_values=tuple((int(old), new) for old, new in (args.mask_values or {}).items()),
             mask_colors=tuple(ImageColor.getrgb(color) for color in args.mask_colors or ()),
             reduce_labels=bool(args.reduce_labels),
+            mask_threshold=args.mask_threshold,
             image_range=None if args.image_range is None else (args.image_range[0], args.image_range[1]),
         )
 
@@ -123,15 +129,18 @@ class RowDecoder:
         name = stored["path"] or "a mask"
         if is_drawing(stored):
             return PILImage.fromarray(draw(stored))
-        picture = read_picture(stored)
+        values = mask_values(stored)
         if self.mask_colors:
-            return PILImage.fromarray(self._color_ids(np.asarray(picture.convert("RGB"), np.int32), name))
-        values = np.asarray(picture).astype(np.uint8) if picture.mode == "1" else np.asarray(picture)
+            colors = np.stack([values] * 3, -1) if values.ndim == 2 else values[..., :3]
+            painted = self._color_ids(colors.astype(np.int32), name)
+            return PILImage.fromarray(np.array(self.merged, np.uint8)[painted] if self.merged else painted)
+        if self.mask_threshold is not None:
+            values = self._above_threshold(values)
         if values.ndim != 2:
             raise _mask_error(
                 name,
-                f"is painted in colours ({picture.mode}) where one channel of class ids is expected: list "
-                "the classes' colours in `mask_colors`",
+                f"is painted in colours ({PAINTED[values.shape[-1]]}) where one channel of class ids is "
+                "expected: list the classes' colours in `mask_colors`",
                 cause="painted",
             )
         if values.dtype.kind == "f":
@@ -146,7 +155,13 @@ class RowDecoder:
                 f"holds the value {lowest if lowest < 0 else highest}, but class ids go from 0 to 254 and "
                 "255 means ignore: give it a class id in `mask_values`",
             )
-        return PILImage.fromarray(ids.astype(np.uint8))
+        small = ids.astype(np.uint8)
+        return PILImage.fromarray(np.array(self.merged, np.uint8)[small] if self.merged else small)
+
+    def _above_threshold(self, values: np.ndarray) -> np.ndarray:
+        """1 where the mask is as bright as the threshold: of a painted one the mean of its colours."""
+        grey = values if values.ndim == 2 else values[..., :3].mean(-1)
+        return (grey >= self.mask_threshold).astype(np.uint8)
 
     def _ids(self, values: np.ndarray) -> np.ndarray:
         if values.dtype.kind == "u" and values.dtype.itemsize <= 2:
@@ -181,6 +196,18 @@ class RowDecoder:
             listed = ", ".join(f"#{code:06x}" for code in unknown[:5])
             raise _mask_error(name, f"has colours that no class has ({listed}): add them to `mask_colors`")
         return nearest.astype(np.uint8)
+
+
+def mask_values(stored: Stored) -> np.ndarray:
+    """A mask as it is stored: values [H, W], or the channels of a painted one, [H, W, C].
+
+    Raises:
+        InputError: It cannot be read.
+    """
+    if stored["bytes"] is None and stored["path"].lower().endswith((".npy", ".mat")):
+        return read_mask_array(stored["path"])
+    picture = read_picture(stored)
+    return np.asarray(picture).astype(np.uint8) if picture.mode == "1" else np.asarray(picture)
 
 
 def mask_name(stored_row: dict[str, Any]) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from pos_hf.data.files import Stored, picture_size, read_picture
+from pos_hf.data.run_lengths import brush_strokes, decompressed
 from pos_hf.errors import FileInputError, InputError, first_sentence
 
 MAGIC = b"drawing of pos_hf\n"
@@ -27,6 +28,7 @@ Geometry = dict[str, Any]
 {"line": [x, y, ...], "width": pixels};
 {"runs": [background, object, background, ...] or COCO's compressed text, "box": [left, top, width, height],
 "down": whether they run down the columns};
+{"brush": Label Studio's run lengths in base64, "size": [width, height]};
 {"png": text in base64, "corner": [left, top], "zipped": bool}: what is not zero, or not transparent.
 """
 
@@ -110,6 +112,8 @@ def paint(ids: np.ndarray, class_id: int, geometry: Geometry, scale: tuple[int, 
         inside = np.repeat(np.arange(len(runs)) % 2 == 1, runs)
         shaped = inside.reshape(width, height).T if geometry["down"] else inside.reshape(height, width)
         _paste(ids, class_id, shaped, left, top)
+    elif "brush" in geometry:
+        _paste(ids, class_id, brush_strokes(base64.b64decode(geometry["brush"]), *geometry["size"]), 0, 0)
     else:
         left, top = geometry["corner"]
         _paste(ids, class_id, _bitmap(geometry["png"], geometry["zipped"]), left, top)
@@ -204,24 +208,3 @@ def _paste(ids: np.ndarray, class_id: int, inside: np.ndarray, left: float, top:
     inside = inside[max(-row, 0) :, max(-column, 0) :]
     view = ids[max(row, 0) :, max(column, 0) :][: inside.shape[0], : inside.shape[1]]
     view[inside[: view.shape[0], : view.shape[1]]] = class_id
-
-
-def decompressed(text: str) -> list[int]:
-    """Run lengths from COCO's compressed form.
-
-    A number is written in digits of 5 bits, the lowest first, as characters from "0" on; 32 marks that more
-    follow, and 16 in the last one the sign. From the fourth number on it is the difference to the run two
-    before.
-    """
-    runs: list[int] = []
-    number = shift = 0
-    for digit in (ord(character) - 48 for character in text):
-        number |= (digit & 31) << shift
-        shift += 5
-        if digit & 32:
-            continue
-        if digit & 16:
-            number -= 1 << shift
-        runs.append(number + runs[-2] if len(runs) > 2 else number)
-        number = shift = 0
-    return runs

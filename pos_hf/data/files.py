@@ -1,7 +1,10 @@
 """Opens what a dataset's folder holds: pictures, arrays and texts. What they mean is in decoding.py."""
 
+import base64
 import errno
+import importlib.util
 import io
+import json
 import os
 import stat
 from collections.abc import Iterator
@@ -57,6 +60,58 @@ def read_header(stored: Stored) -> Header:
         return Header(picture.mode, PILImage.Image.getexif(picture).get(ORIENTATION, 1) != 1)
 
 
+def read_mask_array(path: str) -> np.ndarray:
+    """Load a mask stored as a matrix, in a .npy file or as the only matrix of whole numbers of a .mat file.
+
+    Returns:
+        [H, W].
+
+    Raises:
+        InputError: It is missing or damaged, or holds no such matrix.
+    """
+    try:
+        _require_regular(path)
+        values: np.ndarray
+        if path.lower().endswith(".npy"):
+            values = np.lib.format.open_memmap(path, mode="r")
+        else:
+            values = _matlab_matrix(path)
+    except InputError:
+        raise
+    except Exception as error:
+        pass_on_exhaustion(error)
+        raise FileInputError(
+            path, f"cannot be read ({first_sentence(error)}): replace it", cause="unreadable"
+        ) from error
+    if values.ndim == 3 and values.shape[2] == 1:
+        values = values[..., 0]
+    if values.ndim != 2 or values.dtype.kind not in "uifb":
+        raise FileInputError(path, f"holds {values.dtype} values of shape {values.shape}: store [H, W] ids")
+    return np.array(values, np.uint8) if values.dtype.kind == "b" else np.array(values)
+
+
+def _matlab_matrix(path: str) -> np.ndarray:
+    if importlib.util.find_spec("scipy") is None:
+        raise FileInputError(path, "needs scipy: `pip install 'pos_hf[mat]'`")
+    from scipy.io import loadmat
+
+    found: list[np.ndarray] = []
+    waiting: list[Any] = [value for name, value in loadmat(path).items() if not name.startswith("__")]
+    while waiting:  # structures hold their fields in arrays of one element
+        value = waiting.pop(0)
+        if not isinstance(value, np.ndarray):
+            continue
+        if value.dtype.names:
+            waiting += [value[name] for name in value.dtype.names]
+        elif value.dtype.kind == "O":
+            waiting += list(value.ravel())
+        elif value.ndim == 2 and min(value.shape) > 1:
+            found.append(value)
+    if not found:
+        raise FileInputError(path, "holds no matrix: store the mask as one [height, width]")
+    return found[0]  # groundTruth.Segmentation comes before its Boundaries
+
+
 def picture_size(stored: Stored) -> tuple[int, int]:
     """Width and height of a stored picture or array, upright; nothing is decoded.
 
@@ -78,6 +133,8 @@ def _opened(stored: Stored) -> Iterator[PILImage.Image]:
     try:
         if content is None:
             _require_regular(path)
+        if content is None and path.endswith(".json"):  # LabelMe's, with the image inside
+            content = base64.b64decode(json.loads(read_text(Path(path)))["imageData"])
         with PILImage.open(path if content is None else io.BytesIO(content), formats=FORMATS) as picture:
             _require_all_bands(picture, name)
             yield picture

@@ -1,5 +1,6 @@
 """Images and masks in plain folders, with or without lists of ids. Other sources have their own files."""
 
+import csv
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -193,6 +194,16 @@ def _mask_of(id: str, image: str, masks: Masks, others: str = "") -> str | Store
     return masks[id]
 
 
+def training_masks(args: DataArguments) -> list[str]:
+    """Paths of the masks to train on."""
+    root = Path(args.dataset)
+    pool = list_pool(args, "images", "masks", may_be_absent=args.labeled_ids is not None)
+    if args.labeled_ids is None:
+        return [path for path in pool.masks.values() if isinstance(path, str)]
+    rows = read_rows(root / args.labeled_ids, root, *pool)
+    return [row.mask for row in rows if isinstance(row.mask, str)]
+
+
 def orphan_masks(args: DataArguments) -> list[str]:
     """Paths of the training masks that no image has."""
     images, masks = list_pool(args, "images", "masks", may_be_absent=args.labeled_ids is not None)
@@ -217,7 +228,7 @@ def read_rows(
     """
     ids = {os.path.normpath(path): id for id, path in images.items()}
     rows = []
-    for line in read_lines(list_file):
+    for line in _listed(list_file, root):
         id = line if line in images else ids.get(os.path.normpath(root / line))
         stem, suffix = os.path.splitext(line)
         if id is None and stem in images and images[stem].endswith(suffix):
@@ -243,6 +254,17 @@ def read_rows(
         id = os.path.splitext(os.path.relpath(pair[0], root))[0]
         rows.append(Row(ids.get(os.path.normpath(pair[0]), id), *pair))
     return rows
+
+
+def _listed(list_file: Path, root: Path) -> list[str]:
+    """The lines of a list; of a CSV file the first two columns, without its head."""
+    lines = read_lines(list_file)
+    if list_file.suffix.lower() != ".csv":
+        return lines
+    rows = [[cell.strip() for cell in row[:2]] for row in csv.reader(lines)]
+    if rows and not (root / rows[0][0]).is_file() and not Path(rows[0][0]).suffix:
+        rows = rows[1:]
+    return ["\t".join(filter(None, row)) for row in rows]
 
 
 def _find_pair(line: str, root: Path, *, masked: bool) -> list[str] | None:

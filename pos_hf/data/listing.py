@@ -93,6 +93,11 @@ class Tree(NamedTuple):
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
             return all(content.find(f'"{key}"'.encode()) >= 0 for key in keys)
 
+    def has_image_beside(self, name: str) -> bool:
+        """Whether an image has the same name but for the suffix."""
+        stem = os.path.splitext(name)[0]
+        return any((self.root / f"{stem}{suffix}").is_file() for suffix in IMAGE_SUFFIXES)
+
     def json_holds(self, *keys: str) -> str | None:
         """The first JSON file that speaks of all keys, among the first of each folder."""
         tried: dict[str, int] = {}

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from pos_hf.data.arguments import DataArguments
 from pos_hf.data.benchmarks import BENCHMARKS, load_coco
+from pos_hf.data.class_names import merge_classes
 from pos_hf.data.decoding import RowDecoder
 from pos_hf.data.files import pass_on_exhaustion
 from pos_hf.data.folders import load_folders, require_folder
@@ -12,7 +13,7 @@ from pos_hf.data.formats import FORMATS
 from pos_hf.data.formats.base import load_annotations
 from pos_hf.data.hub import load_huggingface
 from pos_hf.data.recognition import resolve
-from pos_hf.data.segmentation_data import SegmentationData
+from pos_hf.data.segmentation_data import SegmentationData, class_palette
 from pos_hf.data.shapes import load_shapes
 from pos_hf.data.splits import assign_roles
 from pos_hf.data.validation import validate
@@ -67,7 +68,15 @@ def _load(args: DataArguments) -> SegmentationData:
 
 
 def _with_decoder(data: SegmentationData, args: DataArguments) -> SegmentationData:
-    decoder = dataclasses.replace(RowDecoder.from_arguments(args), num_classes=data.num_classes)
+    decoder = RowDecoder.from_arguments(args)
+    if (
+        args.merge_labels and args.dataset_format not in FORMATS
+    ):  # whose labels are merged before they are drawn
+        assert not isinstance(args.merge_labels, str)  # parsed on construction
+        id2label, merged = merge_classes(data.id2label, args.merge_labels)
+        decoder = dataclasses.replace(decoder, merged=merged)
+        data = dataclasses.replace(data, id2label=id2label, palette=class_palette(id2label))
+    decoder = dataclasses.replace(decoder, num_classes=data.num_classes)
     return dataclasses.replace(
         data,
         labeled=data.labeled.with_transform(decoder),

@@ -3,12 +3,15 @@
 import dataclasses
 import os
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from pos_hf.data.arguments import DataArguments
 from pos_hf.data.formats import FORMATS
-from pos_hf.data.listing import Tree
+from pos_hf.data.layouts import find_layout
+from pos_hf.data.listing import IMAGE_SUFFIXES, Tree, has_place
+from pos_hf.data.meanings import find_meaning
 from pos_hf.errors import InputError
 
 LAYOUT = (
@@ -52,15 +55,28 @@ def resolve(args: DataArguments) -> tuple[DataArguments, list[str]]:
     if args.dataset == "shapes" or not root.is_dir():
         # a Hub id has one slash; a folder that is not there gets the folder source's sentence
         return dataclasses.replace(args, dataset_format="folders"), []
-    defaults = DataArguments()
-    if any(getattr(args, name) != getattr(defaults, name) for name in LAYOUT):
+    defaults, tree = DataArguments(), Tree.of(root)
+    given = [name for name in LAYOUT if getattr(args, name) != getattr(defaults, name)]
+    if given == ["masks"] and not has_place(root, args.masks):  # the name of a kind of folders
+        options, said = find_layout(tree, args.masks)
+        args = dataclasses.replace(args, masks=options.get("masks", args.masks))
+        found = Recognised({"dataset_format": "folders", **options}, said)
+    elif given:
         found = Recognised({"dataset_format": "folders"}, [])
     else:
-        found = recognise(Tree.of(root))
-    left = {
-        name: value for name, value in found.options.items() if getattr(args, name) == getattr(defaults, name)
-    }
-    return dataclasses.replace(args, **left), found.said
+        found = recognise(tree)
+    args = _filled(args, found.options)
+    if args.dataset_format == "folders":
+        options, said = find_meaning(tree, args)
+        return _filled(args, options), [*found.said, *said]
+    return args, found.said
+
+
+def _filled(args: DataArguments, options: dict[str, Any]) -> DataArguments:
+    """The arguments with options where they were left at their defaults."""
+    defaults = DataArguments()
+    left = {name: value for name, value in options.items() if getattr(args, name) == getattr(defaults, name)}
+    return dataclasses.replace(args, **left)
 
 
 def recognise(tree: Tree) -> Recognised:
@@ -84,7 +100,23 @@ def recognise(tree: Tree) -> Recognised:
         return Recognised(
             {"dataset_format": found[0]}, [f"annotations are read as {FORMATS[found[0]].title}"]
         )
-    return Recognised({"dataset_format": "folders"}, [])
+    options, said = find_layout(tree)
+    has_pairs = options or (tree.root / "images").is_dir()
+    if not has_pairs:
+        raise _not_understood(tree)
+    return Recognised({"dataset_format": "folders", **options}, said)
+
+
+def _not_understood(tree: Tree) -> InputError:
+    images = [name for name in tree.ending(*IMAGE_SUFFIXES)]
+    kinds = Counter(os.path.splitext(name)[1].lower() for name in tree.files)
+    seen = ", ".join(f"{count} {suffix or 'other'}" for suffix, count in kinds.most_common(4)) or "nothing"
+    if not images:
+        return InputError(f"{tree.root} holds no image ({seen}): give the folder of a dataset")
+    return InputError(
+        f"{tree.root} holds {len(images)} images like {images[0]}, but neither masks nor annotations that "
+        f"are known ({seen}): name their folders in `images` and `masks`, or put them into images/ and masks/"
+    )
 
 
 def _benchmark(tree: Tree) -> str | None:

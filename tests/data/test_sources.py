@@ -10,8 +10,8 @@ from datasets import Dataset, DatasetDict, Features, Image, Value
 from PIL import Image as PILImage
 
 from pos_hf.data import DataArguments, PairedDataset, collate, load_data
-from pos_hf.data.drawing import decompressed
 from pos_hf.data.loading import load_roles
+from pos_hf.data.run_lengths import decompressed
 from pos_hf.errors import InputError
 from tests.data.conftest import CLASSES, mask_ids, picture
 

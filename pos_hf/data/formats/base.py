@@ -68,7 +68,7 @@ class Annotations(NamedTuple):
     pictures: list[Picture]
     labels: list[str] | None = None
     """Declared, in the order of class ids; None takes those that occur, sorted."""
-    colors: Mapping[str, tuple[int, int, int]] = MappingProxyType({})
+    colors: Mapping[str, tuple[int, ...]] = MappingProxyType({})
     """Of some labels."""
     said: tuple[str, ...] = ()
     """What the reader assumed, a sentence each."""
@@ -123,6 +123,12 @@ def numbers(points: Any) -> list[float]:
     if len(flat) % 2 or not all(isinstance(n, int | float) and math.isfinite(n) for n in flat):
         raise ValueError("points are pairs of finite numbers")
     return flat
+
+
+def passed_over(kinds: Sequence[str]) -> tuple[str, ...]:
+    """The sentence about shapes that enclose no area, if there are any."""
+    counts = ", ".join(f"{count} {kind}" for kind, count in sorted(Counter(kinds).items()))
+    return (f"annotations that enclose no area are passed over: {counts}",) if kinds else ()
 
 
 def find_image(folders: Sequence[Path], named: str, listed: dict[str, list[str]], annotation: Path) -> str:
