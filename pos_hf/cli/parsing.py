@@ -16,6 +16,7 @@ INTERVALS = {
     "count": "[1, 1000000]",
     "num_workers": "[0, 1024]",
     "threshold": "[0, 1]",
+    "min_confidence": "[0, 1]",
     "multiple": "[1, 16384]",
     "window": "[2, 65536]",  # a window's stride is two thirds of it
     "scales": "(0, 100]",

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import sys
 import warnings
 from pathlib import Path
@@ -20,12 +21,15 @@ if TYPE_CHECKING:
     import numpy as np
     from PIL import Image
 
+    from pos_hf.data.annotating import Classes
     from pos_hf.data.decoding import RowDecoder
     from pos_hf.evaluation import Inference
 
 # Of the model and the protocol: a rerun knows its own masks by it.
 # Its name sorts before theirs, so it is put in place first.
 RECORD = "made_by.json"
+KINDS, CONFIDENCE = ("masks", "overlays"), "confidence"
+TOOLS = ("coco", "cvat", "labelme", "labelstudio")
 MAX_PIXELS = 89_478_485  # from here on Pillow warns of a decompression bomb; it refuses twice as many
 
 
@@ -46,44 +50,44 @@ def main(argv: list[str]) -> int:
     from accelerate import PartialState
     from tqdm.auto import tqdm
 
+    from pos_hf.data.annotating import Classes
     from pos_hf.data.decoding import RowDecoder
-    from pos_hf.evaluation import label_names, load_for_inference, palette_of, predict_images
+    from pos_hf.data.segmentation_data import IGNORE_INDEX
+    from pos_hf.evaluation import label_names, load_for_inference, palette_of, predict_confident
     from pos_hf.models.processors import image_range, num_channels
-    from pos_hf.reporting.pictures import displayed, mask_picture, overlay, with_legend
 
     sources = find_images(args.images)
-    if not is_begun(args.out):
-        keep_existing(
-            (args.out / kind / name for name in sources for kind in ("masks", "overlays")),
-            "give another folder to --out",
-        )
+    kinds = KINDS + (CONFIDENCE,) * args.confidence
+    keep_what_is_there(args.out, sources, kinds, args.to)
     model, image_processor = load_for_inference(
         args.model, PartialState().device, args.trust_remote_code, args.subfolder
     )
-    names = list(label_names(model).values())
-    palette = palette_of(model)
     inference = inference_from(args)
+    classes = Classes([*label_names(model).values()], palette_of(model))
     decoder = RowDecoder(image_range=image_range(image_processor), num_channels=num_channels(model))
-    record = record_of(model, inference)
-    todo = unfinished(sources, args.out, record)
+    record = record_of(model, inference, args.min_confidence)
+    todo = unfinished(sources, args.out, record, kinds)
     skipped: list[str] = []
     for name, source in tqdm(todo.items(), desc="Predicting", unit="img"):
         try:
             image = read_image(source, decoder, inference)
-            (prediction,) = predict_images(model, [image], image_processor, inference)
+            ((ids, confidence),) = predict_confident(model, [image], image_processor, inference)
         except InputError as error:
             skipped.append(str(error))
             continue
         except RuntimeError as error:  # memory, or a size that the network does not take
             skipped.append(f"{source} cannot be predicted: {first_sentence(error)}")
             continue
-        shown = with_legend(overlay(displayed(image), prediction, palette), prediction, names, palette)
-        put_in_place(args.out, name, {"masks": mask_picture(prediction, palette), "overlays": shown}, record)
+        ids[confidence < args.min_confidence] = IGNORE_INDEX
+        pictures = draw(image, ids, confidence, classes)
+        put_in_place(args.out, name, {kind: pictures[kind] for kind in kinds}, record)
     if skipped and len(skipped) == len(sources):
         others = f" ({len(skipped)} images, none can be predicted)" if len(skipped) > 1 else ""
         raise InputError(skipped[0] + others)
     for reason in skipped:
         print(f"pos-hf predict: skipped: {reason}", file=sys.stderr)
+    if args.to is not None:
+        annotate(args.out, args.to, sources, classes)
     outcome = f"{len(todo) - len(skipped)} masks in {args.out / 'masks'}, overlays in {args.out / 'overlays'}"
     there = f"; {len(sources) - len(todo)} were there" if len(todo) < len(sources) else ""
     left = f"; {len(skipped)} images left out" if skipped else ""
@@ -101,6 +105,14 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("model", help="folder of a trained model, or the id of a Hub repository")
     parser.add_argument("images", type=Path, help="an image, or a folder that is searched for images")
     parser.add_argument("--out", type=Path, required=True, help="folder to write to; existing files are kept")
+    group = parser.add_argument_group("for annotators")
+    group.add_argument("--to", choices=TOOLS, help="write DIR/TOOL, which that tool imports, as well")
+    group.add_argument(
+        "--confidence", action="store_true", help="write DIR/confidence, grey pictures of 0 to 255, as well"
+    )
+    group.add_argument(
+        "--min-confidence", type=float, default=0.0, help="pixels below it are 255 (ignored) in the masks"
+    )
     add_remote_code_argument(parser)
     add_inference_arguments(parser)
     return parser
@@ -125,22 +137,62 @@ def find_images(source: Path) -> dict[str, Path]:
     return {f"{id}.png": Path(path) for id, path in found.items()}
 
 
+def keep_what_is_there(out: Path, sources: dict[str, Path], kinds: tuple[str, ...], tool: str | None) -> None:
+    """Refuse to replace pictures of another origin, and annotations, which may have been corrected by hand."""
+    pictures = [] if is_begun(out) else [out / kind / name for name in sources for kind in kinds]
+    keep_existing(pictures + ([] if tool is None else [out / tool]), "give another folder to --out")
+
+
 def is_begun(out: Path) -> bool:
     """Whether a folder holds predictions of this command."""
     return (out / RECORD).is_file()
 
 
-def record_of(model: Any, inference: "Inference") -> dict[str, Any]:
+def draw(
+    image: "Image.Image | np.ndarray", ids: "np.ndarray", confidence: "np.ndarray", classes: "Classes"
+) -> "dict[str, Image.Image]":
+    """The pictures of one prediction, by the folder they go to."""
+    import numpy as np
+    from PIL import Image
+
+    from pos_hf.reporting.pictures import displayed, mask_picture, overlay, with_legend
+
+    names, palette = list(classes.names), [list(color) for color in classes.palette]
+    return {
+        "masks": mask_picture(ids, palette),
+        "overlays": with_legend(overlay(displayed(image), ids, palette), ids, names, palette),
+        CONFIDENCE: Image.fromarray(np.uint8(255 * confidence)),
+    }
+
+
+def annotate(out: Path, tool: str, sources: dict[str, Path], classes: "Classes") -> None:
+    """Write all masks that are there in the form of an annotation tool, into a folder of its name."""
+    from pos_hf.data.annotating import WRITERS, Prediction
+
+    predictions = [
+        Prediction(name.removesuffix(".png"), os.path.relpath(source, out / tool), mask)
+        for name, source in sources.items()
+        if (mask := out / "masks" / name).exists()
+    ]
+    with written_aside(out) as aside:
+        (aside / tool).mkdir(parents=True)
+        WRITERS[tool](aside / tool, predictions, classes)
+
+
+def record_of(model: Any, inference: "Inference", min_confidence: float) -> dict[str, Any]:
     """What decides about a mask beside the image; the same in a rerun."""
     from dataclasses import asdict
 
     from pos_hf.evaluation.loading import weights_fingerprint
 
-    return json.loads(json.dumps({"weights": weights_fingerprint(model), **asdict(inference)}))
+    told = {"weights": weights_fingerprint(model), "min_confidence": min_confidence, **asdict(inference)}
+    return json.loads(json.dumps(told))
 
 
-def unfinished(sources: dict[str, Path], out: Path, record: dict[str, Any]) -> dict[str, Path]:
-    """The images that have no mask and overlay of this model and protocol yet.
+def unfinished(
+    sources: dict[str, Path], out: Path, record: dict[str, Any], kinds: tuple[str, ...]
+) -> dict[str, Path]:
+    """The images that lack a picture of a kind, made by this model and protocol.
 
     Raises:
         InputError: The folder's masks are of another model or protocol.
@@ -158,7 +210,7 @@ def unfinished(sources: dict[str, Path], out: Path, record: dict[str, Any]) -> d
     return {
         name: source
         for name, source in sources.items()
-        if not all((out / kind / name).exists() for kind in ("masks", "overlays"))
+        if not all((out / kind / name).exists() for kind in kinds)
     }
 
 

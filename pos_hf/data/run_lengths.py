@@ -2,6 +2,9 @@
 
 import numpy as np
 
+LENGTH_BITS = (3, 4, 8, 16)
+"""Of a brush stroke's runs, as Label Studio writes them."""
+
 
 def decompressed(text: str) -> list[int]:
     """Run lengths from COCO's compressed form.
@@ -63,3 +66,28 @@ def brush_strokes(packed: bytes, width: int, height: int) -> np.ndarray:
             place += 8 * count
         done += count
     return values.reshape(height, width, 4)[..., 3] > 0
+
+
+def packed_brush(inside_HW: np.ndarray) -> bytes:
+    """Pixels as Label Studio's brush strokes, which `brush_strokes` reads.
+
+    Args:
+        inside_HW: Where the brush painted, bool.
+    """
+    flat = inside_HW.ravel()
+    ends = [*(np.flatnonzero(flat[1:] != flat[:-1]) + 1).tolist(), flat.size]
+    parts = [f"{4 * flat.size:032b}", f"{7:05b}", *(f"{bits - 1:04b}" for bits in LENGTH_BITS)]
+    start = 0
+    for end in ends:
+        value = "1" * 8 if flat[start] else "0" * 8
+        for length in _pieces(4 * (end - start)):
+            choice = next(i for i, bits in enumerate(LENGTH_BITS) if length <= 1 << bits)
+            parts.append(f"1{choice:02b}{length - 1:0{LENGTH_BITS[choice]}b}{value}")
+        start = end
+    text = "".join(parts)
+    return np.packbits(np.frombuffer(text.encode(), np.uint8) - ord("0")).tobytes()
+
+
+def _pieces(length: int) -> list[int]:
+    longest = 1 << LENGTH_BITS[-1]
+    return [longest] * (length // longest) + [length % longest] * (length % longest > 0)

@@ -2,7 +2,13 @@
 
 from pathlib import Path
 
-from pos_hf.evaluation.evaluator import evaluate_images, evaluate_model, predict_images, predict_probabilities
+from pos_hf.evaluation.evaluator import (
+    evaluate_images,
+    evaluate_model,
+    predict_confident,
+    predict_images,
+    predict_probabilities,
+)
 from pos_hf.evaluation.inference import Inference, class_probabilities, label_names, palette_of
 from pos_hf.evaluation.loading import load_for_inference
 from pos_hf.evaluation.metrics import ConfusionMatrix, scores
@@ -35,6 +41,7 @@ __all__ = [
     "load_for_inference",
     "logged_quality",
     "palette_of",
+    "predict_confident",
     "predict_images",
     "predict_probabilities",
     "protocol",

@@ -183,14 +183,26 @@ def predict_images(
     inference: Inference | None = None,
 ) -> Iterator[np.ndarray]:
     """The class ids of `predict_probabilities`, uint8 [H, W], made strip by strip. Same arguments."""
+    for prediction, _ in predict_confident(model, images, image_processor, inference):
+        yield prediction
+
+
+def predict_confident(
+    model: PreTrainedModel,
+    images: Iterable[Image.Image | np.ndarray],
+    image_processor: BaseImageProcessor,
+    inference: Inference | None = None,
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Class ids, uint8 [H, W], and their probabilities, float32 [H, W], strip by strip. Same arguments."""
     for item in _prepared(model, images, image_processor):
-        prediction = np.empty(item.size, np.uint8)
+        prediction, confidence = np.empty(item.size, np.uint8), np.empty(item.size, np.float32)
         with memory_advice(model, [item], inference):
             for top, probabilities in _predict(model, [item], image_processor, inference):
-                rows = probabilities[0].argmax(0).to("cpu", torch.uint8).numpy()
-                prediction[top : top + len(rows)] = rows
+                highest, rows = probabilities[0].max(0)
+                prediction[top : top + len(rows)] = rows.to("cpu", torch.uint8).numpy()
+                confidence[top : top + len(rows)] = highest.cpu().numpy()
                 del probabilities  # before the next strip is made
-        yield prediction
+        yield prediction, confidence
 
 
 def _prepared(

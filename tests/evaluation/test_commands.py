@@ -10,7 +10,7 @@ from PIL import Image
 
 from pos_hf.cli import evaluate, predict
 from pos_hf.errors import InputError
-from pos_hf.evaluation import evaluate_images, load_for_inference, predict_images
+from pos_hf.evaluation import evaluate_images, load_for_inference, predict_images, predict_probabilities
 
 from .tiny import save_segformer
 
@@ -186,3 +186,27 @@ def test_predict_shows_a_picture_beyond_pillows_guard_in_parts_or_not_at_all(
         predict.main(
             [model_folder, str(tmp_path / "larger.png"), "--out", str(tmp_path / "o"), "--window", "16"]
         )
+
+
+def test_predict_writes_for_an_annotation_tool_and_leaves_out_what_is_not_sure(
+    model_folder, image_folder, dataset, tmp_path
+) -> None:
+    out = tmp_path / "out"
+    arguments = [model_folder, str(image_folder / "images"), "--out", str(out), "--to", "coco"]
+    arguments += ["--confidence", "--min-confidence", "0.3"]
+    assert predict.main(arguments) == 0
+    model, processor = load_for_inference(model_folder, "cpu")
+    maps = predict_probabilities(model, dataset["image"], processor)
+    for row, probabilities in zip(dataset, maps, strict=True):
+        highest, ids = (part.numpy() for part in probabilities[0].max(0))
+        with Image.open(out / "masks" / f"{row['id']}.png") as mask:
+            assert np.array_equal(np.asarray(mask), np.where(highest < 0.3, 255, ids))
+        with Image.open(out / "confidence" / f"{row['id']}.png") as confidence:
+            assert np.abs(np.asarray(confidence) - 255 * highest).max() <= 1
+    content = json.loads((out / "coco" / "annotations.json").read_text())
+    named = {(out / "coco" / image["file_name"]).resolve() for image in content["images"]}
+    assert named == {path.resolve() for path in (image_folder / "images").iterdir()}
+    with pytest.raises(InputError, match="is kept"):  # it may have been corrected
+        predict.main(arguments)
+    with pytest.raises(InputError, match="other options"):
+        predict.main([*arguments[:4], "--min-confidence", "0.5"])
