@@ -138,7 +138,7 @@ def find_images(source: Path) -> dict[str, Path]:
 
 
 def keep_what_is_there(out: Path, sources: dict[str, Path], kinds: tuple[str, ...], tool: str | None) -> None:
-    """Refuse to replace pictures of another origin, and annotations, which may have been corrected by hand."""
+    """Refuse to replace pictures of another origin, and annotations, which may have been corrected."""
     pictures = [] if is_begun(out) else [out / kind / name for name in sources for kind in kinds]
     keep_existing(pictures + ([] if tool is None else [out / tool]), "give another folder to --out")
 
