@@ -43,7 +43,10 @@ def labeler_of(method: Method) -> PseudoLabeler | None:
     Returns:
         None for a method without a confidence rule, and for a rule that has yet to see its first batch.
     """
-    if not isinstance(method, PseudoLabelMethod) or any(not buffer.numel() for buffer in method.buffers()):
+    if not isinstance(method, PseudoLabelMethod):
+        return None
+    parts = [method.rule, *([method.alignment] if method.alignment else [])]
+    if any(not buffer.numel() for part in parts for buffer in part.buffers()):
         return None
 
     def keep(probabilities_NCHW: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from pos_hf.errors import InputError
-from pos_hf.methods.losses import IGNORE_INDEX
+from pos_hf.methods.losses import IGNORE_INDEX, sum_over_ranks
 from pos_hf.methods.options import Spec, build
 
 
@@ -276,7 +276,7 @@ class LogitAdjustment(RunningState):
         )
         kept_C = torch.zeros_like(expected_C)
         kept_C.scatter_add_(0, labels_NHW.flatten(), weights_NHW.flatten().double())
-        kept_C, expected_C = _sum_over_ranks(torch.stack([kept_C, expected_C]))
+        kept_C, expected_C = sum_over_ranks(torch.stack([kept_C, expected_C]))
         self.start("kept", kept_C)
         self.start("expected", expected_C)
         self.average("kept", kept_C, self.decay)
@@ -312,16 +312,10 @@ def _distributed() -> bool:
     return dist.is_initialized() and dist.get_world_size() > 1
 
 
-def _sum_over_ranks(values: Tensor) -> Tensor:
-    if _distributed():
-        dist.all_reduce(values)
-    return values
-
-
 def _moments(values_NHW: Tensor, mask_NHW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Count, mean and (biased) variance of the masked values, 0-d float64; NaN where the count is 0."""
     kept = torch.where(mask_NHW, values_NHW, 0.0).double()
-    count, total, squares = _sum_over_ranks(
+    count, total, squares = sum_over_ranks(
         torch.stack([mask_NHW.sum().double(), kept.sum(), kept.square().sum()])
     )
     mean = total / count
@@ -331,7 +325,7 @@ def _moments(values_NHW: Tensor, mask_NHW: Tensor) -> tuple[Tensor, Tensor, Tens
 def _class_mean(probabilities_NCHW: Tensor, mask_NHW: Tensor) -> Tensor:
     """Mean probability of each class over the masked pixels, [C] float64."""
     totals_C = torch.where(mask_NHW[:, None], probabilities_NCHW, 0.0).sum((0, 2, 3), dtype=torch.float64)
-    sums = _sum_over_ranks(torch.cat([totals_C, mask_NHW.sum()[None].double()]))
+    sums = sum_over_ranks(torch.cat([totals_C, mask_NHW.sum()[None].double()]))
     return sums[:-1] / sums[-1]
 
 

@@ -77,6 +77,8 @@ def test_nothing_is_measured_without_a_rule_or_before_its_first_batch() -> None:
     assert labeler_of(get_method("supervised")) is None
     assert labeler_of(get_method("mean_teacher")) is None
     assert labeler_of(get_method("fixmatch", threshold="freematch")) is None
+    balanced = {"name": "cross_entropy", "class_weights": "balanced"}
+    assert labeler_of(get_method("fixmatch", supervised_loss=balanced, logit_adjustment=True)) is not None
     assert labeler_of(get_method("fixmatch", distribution_alignment=True)) is None
     assert labeler_of(get_method("fixmatch")) is not None
 

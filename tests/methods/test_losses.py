@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from pos_hf.methods.losses import OHEM, cross_entropy, squared_error
+from pos_hf.errors import InputError
+from pos_hf.methods import get_method
+from pos_hf.methods.losses import OHEM, SUPERVISED_LOSSES, cross_entropy, squared_error
 from tests.methods.published import labeled_loss
 
 
@@ -22,7 +24,15 @@ def test_cross_entropy_is_the_mean_over_labeled_pixels():
     )
 
 
-@pytest.mark.parametrize("criterion", [cross_entropy, OHEM(min_kept=10), OHEM(min_kept=10_000)])
+@pytest.mark.parametrize(
+    "criterion",
+    [
+        cross_entropy,
+        OHEM(min_kept=10),
+        OHEM(min_kept=10_000),
+        SUPERVISED_LOSSES["cross_entropy"](class_weights="balanced"),
+    ],
+)
 def test_all_labels_ignored_gives_exactly_zero_with_a_graph(criterion):
     logits, labels = random_case()
     loss = criterion(logits, torch.full_like(labels, 255))
@@ -85,3 +95,54 @@ def test_squared_error_sums_over_classes_and_leaves_padding_out():
         if not padding[n, i, j]
     ]
     torch.testing.assert_close(squared_error(logits, target, padding), torch.stack(distances).mean())
+
+
+def weighted_loss(logits, labels, weights):
+    """Sum of weight x loss over the sum of weights, one pixel at a time."""
+    losses = logits.log_softmax(1).neg()
+    total = above = 0.0
+    for n in range(labels.shape[0]):
+        for row in range(labels.shape[1]):
+            for column in range(labels.shape[2]):
+                label = labels[n, row, column].item()
+                if label != 255:
+                    total = total + weights[label] * losses[n, label, row, column]
+                    above += weights[label]
+    return total / above
+
+
+def test_class_weights_equal_a_loop_over_pixels():
+    logits, labels = random_case()
+    weights = [1.0, 0.0, 2.5, 0.3, 7.0]
+    ours = SUPERVISED_LOSSES["cross_entropy"](class_weights=weights)(logits, labels)
+    torch.testing.assert_close(ours, weighted_loss(logits, labels, weights), rtol=1e-12, atol=0)
+
+
+def test_balanced_weights_are_the_root_of_rarity_over_all_steps_and_outlast_a_checkpoint():
+    criterion = SUPERVISED_LOSSES["cross_entropy"](class_weights="balanced")
+    counts = [0] * 5
+    for step in range(3):
+        logits, labels = random_case()
+        labels[labels == 4] = 255 if step < 2 else 4  # a class that is met late
+        for label in labels.flatten().tolist():
+            if label != 255:
+                counts[label] += 1
+        ours = criterion(logits, labels)
+        weights = [max(count, 1) ** -0.5 for count in counts]
+        torch.testing.assert_close(ours, weighted_loss(logits, labels, weights), rtol=1e-12, atol=0)
+    restored = SUPERVISED_LOSSES["cross_entropy"](class_weights="balanced")
+    restored.load_state_dict(criterion.state_dict())
+    logits, labels = random_case()
+    assert torch.equal(restored(logits, labels), criterion(logits, labels))
+
+
+@pytest.mark.parametrize("weights", ["root", [], [-1.0, 1.0], [0.0, 0.0]], ids=str)
+def test_class_weights_that_mean_nothing_are_refused(weights):
+    with pytest.raises(InputError, match="class_weights"):
+        get_method("supervised", supervised_loss={"name": "cross_entropy", "class_weights": weights})
+
+
+def test_as_many_class_weights_as_classes_are_needed():
+    logits, labels = random_case()
+    with pytest.raises(InputError, match="holds 2 weights for 5 classes"):
+        SUPERVISED_LOSSES["cross_entropy"](class_weights=[1.0, 2.0])(logits, labels)

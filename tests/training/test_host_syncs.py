@@ -77,7 +77,10 @@ SHORT = {name: {"name": name, "decay": 0.2} for name in ("freematch", "softmatch
         ("fixmatch", {"mixing": "classmix", "threshold": SHORT["freematch"], "distribution_alignment": True}),
         ("fixmatch", {"teacher": "student", "threshold": SHORT["daw"], "supervised_loss": "ohem"}),
         ("unimatch_v1", {"partner": "flip", "threshold": SHORT["softmatch"]}),
-        ("unimatch_v2", {"threshold": 0.36}),
+        (
+            "unimatch_v2",
+            {"threshold": 0.36, "supervised_loss": {"name": "cross_entropy", "class_weights": "balanced"}},
+        ),
         ("unimatch_v2", {"threshold": "corrmatch"}),
         ("u2pl", {}),
         ("augseg", {}),
