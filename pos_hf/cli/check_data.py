@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from pos_hf.cli.parsing import CommandParser
 from pos_hf.errors import InputError
-from pos_hf.files import keep_existing
+from pos_hf.files import keep_existing, write_text
 
 if TYPE_CHECKING:
     from pos_hf.data.checks import DataReport, Finding
@@ -32,6 +32,7 @@ def main(argv: list[str]) -> int:
     from pos_hf.data.checks import check_data
     from pos_hf.data.splits import write_split
     from pos_hf.methods import PseudoLabelMethod
+    from pos_hf.reporting.data_page import write_data_page
     from pos_hf.runs.config import parse_config
 
     if args.config.suffix in (".yaml", ".yml", ".json"):
@@ -49,8 +50,16 @@ def main(argv: list[str]) -> int:
         keep_existing(
             [args.write_split / f"{role}.txt" for role in roles], "give another folder to --write-split"
         )
+    pages = [path for path in (args.html, args.write_config) if path is not None]
+    keep_existing(pages, "give another name to --html or --write-config")
     report = check_data(data_args, needs_unlabeled, adjusts_rare_classes)
     print(summary(report))
+    if args.html is not None:
+        write_data_page(report, args.html)
+        print(f"the page is written to {args.html}")
+    if args.write_config is not None and report.args is not None:
+        write_text(args.write_config, config(report, args.config))
+        print(f"the config is written to {args.write_config}: pos-hf train {args.write_config}")
     if args.write_split is not None and report.data is not None:
         write_split(report.data, args.write_split)
         print(f"the split {report.data.split_hash()} is written to {args.write_split}")
@@ -65,6 +74,10 @@ def parser() -> argparse.ArgumentParser:
         epilog="Further --key value pairs override the config.",
     )
     parser.add_argument("config", type=Path, help="a config file, a folder, or `shapes`")
+    parser.add_argument("--html", type=Path, help="page to draw: images under their masks, classes, findings")
+    parser.add_argument(
+        "--write-config", type=Path, help="config to write, with the lines that mend the data"
+    )
     parser.add_argument("--write-split", type=Path, help="folder to write the ids of every role to")
     return parser
 
@@ -74,7 +87,8 @@ def summary(report: "DataReport") -> str:
     lines = []
     if report.data is not None:
         rows = ", ".join(f"{count} {role}" for role, count in report.num_rows.items())
-        lines += [f"{report.data.name}: {rows}; split {report.data.split_hash()}", ""]
+        lines += [f"{report.data.name}: {rows}; split {report.data.split_hash()}"]
+        lines += [f"    {sentence}" for sentence in report.data.assumptions] + [""]
         lines += _histogram(report)
     groups: dict[tuple[str, str], list[Finding]] = {}
     for finding in report.findings:
@@ -95,6 +109,29 @@ def summary(report: "DataReport") -> str:
         counts[finding.severity] += 1
     lines += ["", ", ".join(f"{count} {severity}s" for severity, count in counts.items())]
     return "\n".join(lines)
+
+
+def config(report: "DataReport", given: Path) -> str:
+    """A config for `pos-hf train`: the lines of the one given, or of the data, and those that mend them.
+
+    Args:
+        report: Of a dataset that could be listed.
+        given: The config, or the folder, that was checked.
+    """
+    import yaml
+
+    from pos_hf.data.contents import differing_options
+    from pos_hf.runs.config import read_yaml
+
+    assert report.args is not None
+    options = read_yaml(given) if given.suffix in (".yaml", ".yml", ".json") else {}
+    options |= differing_options(report.args)
+    lines = [f"# {sentence}" for sentence in (report.data.assumptions if report.data else ())]
+    remedies = dict.fromkeys(finding.remedy for finding in report.findings if finding.remedy)
+    for remedy in remedies:
+        options = {key: value for key, value in options.items() if key not in yaml.safe_load(remedy)}
+    lines.append(yaml.safe_dump(options, sort_keys=False, allow_unicode=True, width=100).rstrip())
+    return "\n".join([*lines, *remedies, ""])
 
 
 def _histogram(report: "DataReport") -> list[str]:

@@ -5,7 +5,7 @@ What stops a training is in validation.py; this adds what probably spoils one, a
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -43,15 +43,19 @@ class DataReport:
 
     Args:
         findings: In the order they were met.
+        long_sides: Longer side of every readable image, in pixels.
         label_counts: Labeled pixels of each class by role, int64 [num_classes].
         num_rows: Images of each role.
         data: The data, or None where it could not even be listed.
+        args: What the data were loaded by, `dataset_format` resolved.
     """
 
     findings: list[Finding] = field(default_factory=list)
     label_counts: dict[str, np.ndarray] = field(default_factory=dict)
+    long_sides: list[int] = field(default_factory=list)
     num_rows: dict[str, int] = field(default_factory=dict)
     data: SegmentationData | None = None
+    args: DataArguments | None = None
 
     @property
     def has_errors(self) -> bool:
@@ -70,8 +74,10 @@ def check_data(
     """
     report = DataReport()
     try:
-        args, _ = resolve(args)
-        data = report.data = load_roles(args, needs_unlabeled)
+        report.args, assumptions = resolve(args)
+        args = report.args
+        data = load_roles(args, needs_unlabeled)
+        data = report.data = replace(data, assumptions=(*assumptions, *data.assumptions))
     except InputError as error:
         report.findings.append(Finding("error", "all", args.dataset, str(error), error=error))
         return report
@@ -88,6 +94,7 @@ def check_data(
         survey = RoleSurvey(role, data.id2label, role == "labeled", skips, remedies)
         survey.read(rows)
         fingerprints[role] = survey.fingerprints
+        report.long_sides += survey.long_sides
         report.findings += [*survey.findings, *survey.conclusions()]
         if "mask" in rows.column_names:
             report.label_counts[role] = survey.id_counts[: data.num_classes]
@@ -175,6 +182,7 @@ class RoleSurvey(RoleChecks):
         self.remedies = remedies
         self.fingerprints: dict[str, np.ndarray] = {}
         """Of the readable images, by name."""
+        self.long_sides: list[int] = []
         self._modes: dict[str, list[str]] = defaultdict(list)
         self._channels: set[int] = set()
 
@@ -183,6 +191,7 @@ class RoleSurvey(RoleChecks):
         name, image = image_name(row), super().read_image(row, decoder)
         if image is not None:
             self.fingerprints[name] = fingerprint(image)
+            self.long_sides.append(max(np.asarray(image).shape[:2]))
             self._channels.add(np.atleast_3d(np.asarray(image)).shape[-1])
             if self.role in ("labeled", "unlabeled"):
                 self.remedies.add_moments(np.asarray(image))
@@ -204,7 +213,8 @@ class RoleSurvey(RoleChecks):
         if mask is None:
             return None
         if name.lower().endswith((".jpg", ".jpeg")):
-            self._add("warning", name, "is a JPEG, which blurs class ids: save masks as PNG")
+            problem = "is a JPEG, which blurs class ids: save masks as PNG"
+            self._add("warning", name, problem, self.threshold_line())
         if not is_drawing(row["mask"]) and read_header(row["mask"]).mode in DEEP_MODES:
             self._add("note", name, "has 16 bits; 8 are enough for class ids")
         counts = np.array(mask.histogram())
@@ -223,8 +233,8 @@ class RoleSurvey(RoleChecks):
             return "image_range"
         return ""
 
-    def _add(self, severity: Severity, where: str, problem: str) -> None:
-        self.findings.append(Finding(severity, self.role, where, problem))
+    def _add(self, severity: Severity, where: str, problem: str, remedy: str = "") -> None:
+        self.findings.append(Finding(severity, self.role, where, problem, remedy))
 
     def conclusions(self) -> Iterator[Finding]:
         """What only all rows together show, kinds of images among it."""

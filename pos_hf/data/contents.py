@@ -42,16 +42,20 @@ def describe_folder(folder: str | Path, needs_unlabeled: bool = False, **options
     asked = DataArguments(dataset=str(folder), **options)
     data = load_roles(asked, needs_unlabeled)
     resolved, _ = resolve(asked)
-    defaults = DataArguments()
-    differing = {
-        field.name: getattr(resolved, field.name)
-        for field in dataclasses.fields(resolved)
-        if field.name == "dataset" or getattr(resolved, field.name) != getattr(defaults, field.name)
-    }
     roles = {role: len(rows) for role, rows in {**data.masked_roles, "unlabeled": data.unlabeled}.items()}
     return FolderContents(
-        options=differing,
+        options=differing_options(resolved),
         roles={role: count for role, count in roles.items() if count},
         class_names=list(data.id2label.values()),
         assumptions=data.assumptions,
     )
+
+
+def differing_options(args: DataArguments) -> dict[str, Any]:
+    """What a config must say to load the same: `dataset`, and the options that differ from their defaults."""
+    defaults = DataArguments()
+    return {
+        field.name: getattr(args, field.name)
+        for field in dataclasses.fields(args)
+        if field.name == "dataset" or getattr(args, field.name) != getattr(defaults, field.name)
+    }

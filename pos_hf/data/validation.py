@@ -124,7 +124,12 @@ class RoleChecks:
     def read(self, rows: Dataset) -> None:
         """Check every row."""
         decoder = rows.format["format_kwargs"]["transform"]
-        self._as_stored = not (decoder.mask_values or decoder.mask_colors or decoder.reduce_labels)
+        self._as_stored = not (
+            decoder.mask_values
+            or decoder.mask_colors
+            or decoder.reduce_labels
+            or decoder.mask_threshold is not None
+        )
         stored = rows.with_format(None)
         for row in tqdm(stored, desc=f"checking {self.role}", unit="image", delay=2, leave=False):
             image = self.read_image(row, decoder)
@@ -211,6 +216,10 @@ class RoleChecks:
             remedy,
         )
 
+    def threshold_line(self) -> str:
+        """The line that makes binary masks of smoothed or blurred ones."""
+        return "mask_threshold: 128" if self._as_stored and len(self.id2label) == 2 else ""
+
     def _ids_without_class(self) -> Iterator[Finding]:
         num_classes = len(self.id2label)
         if num_classes == 1 and self.must_teach:
@@ -226,6 +235,7 @@ class RoleChecks:
                 f"holds {len(unknown_ids(self._unknown[name], num_classes))} values without a class{also}: "
                 "either edges are smoothed (draw and resize masks without it, and save them as PNG), or "
                 "class names are missing",
+                self.threshold_line(),
             )
             return
         for name, counts in self._unknown.items():

@@ -108,9 +108,9 @@ def pseudo_label_strip(run: Run) -> Pictures:
         if picture.size != first.size or picture.width < 2:
             raise damaged(run.pseudo_labels[step], f"it is of {picture.width} x {picture.height} pixels")
     halfway, height = first.width // 2, first.height
-    strip = [("image · truth", _data_uri(first.crop((0, 0, halfway, height))))]
+    strip = [("image · truth", data_uri(first.crop((0, 0, halfway, height))))]
     for step, picture in shown.items():
-        strip.append((f"step {step}", _data_uri(picture.crop((halfway, 0, picture.width, height)))))
+        strip.append((f"step {step}", data_uri(picture.crop((halfway, 0, picture.width, height)))))
     return strip
 
 
@@ -133,7 +133,7 @@ def _compared(runs: Sequence[Run], stored: Sequence[Stored]) -> Pictures:
         differ = np.asarray(predictions[0]) != np.asarray(predictions[1])
         colours = {BOTH_WRONG: differ, FIRST_RIGHT: differ & right[0], SECOND_RIGHT: differ & right[1]}
         pictures.append(("who is right", _marked(image, truth, colours)))
-    return [(title, _data_uri(picture)) for title, picture in pictures]
+    return [(title, data_uri(picture)) for title, picture in pictures]
 
 
 def _mistakes(folder: Path) -> Pictures:
@@ -144,7 +144,7 @@ def _mistakes(folder: Path) -> Pictures:
         ("prediction", _overlay(image, prediction)),
         ("wrong pixels", _marked(image, truth, {WRONG: np.asarray(prediction) != np.asarray(truth)})),
     ]
-    return [(title, _data_uri(picture)) for title, picture in pictures]
+    return [(title, data_uri(picture)) for title, picture in pictures]
 
 
 def _stored(folder: Path) -> Stored:
@@ -179,7 +179,8 @@ def _marked(
     return Image.fromarray(canvas.astype(np.uint8))
 
 
-def _data_uri(picture: Image.Image) -> str:
+def data_uri(picture: Image.Image) -> str:
+    """A picture as a page holds it, JPEG in base64, about as large as it is shown."""
     # small pictures are enlarged by a whole number, which keeps their pixels square
     scale = PICTURE_SIDE // max(picture.size) or PICTURE_SIDE / max(picture.size)
     size = (max(round(picture.width * scale), 1), max(round(picture.height * scale), 1))

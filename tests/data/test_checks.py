@@ -184,7 +184,7 @@ DEFECTS = [
         "error",
         "pet_0.png",
         r"values without a class, and 5 other masks such values: .*smoothed",
-        "",
+        "mask_threshold: 128",
     ),
     (four_channels, "error", "street_1.npy", r"has 4 channels, but .*pet_0.png has 3", ""),
     (missing_folder, "error", "pets", r"the folder .*masks does not exist", ""),
@@ -263,7 +263,17 @@ def test_a_training_starts_unless_there_is_an_error(folder, plant, severity):
 
 
 @pytest.mark.parametrize(
-    "plant", [binary_masks, color_masks, ids_from_one, deep_image, one_class_named, flat_image, many_colors]
+    "plant",
+    [
+        binary_masks,
+        color_masks,
+        ids_from_one,
+        deep_image,
+        one_class_named,
+        flat_image,
+        many_colors,
+        soft_masks,
+    ],
 )
 def test_the_suggested_line_mends_the_defect(folder, plant):
     plant(folder)
