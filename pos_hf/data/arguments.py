@@ -228,6 +228,13 @@ class DataArguments:
         default_factory=lambda: [0.5, 2.0],
         metadata={"help": "Range of the random resize before the crop, relative to the image's longer side."},
     )
+    strong_views: Literal["default", "gentle", "no_color"] = field(
+        default="default",
+        metadata={
+            "help": "Strong views as published, or, where colour is the class, without saturation, hue and "
+            "grayscale (no_color), and with half the changes of brightness and contrast (gentle)."
+        },
+    )
     device_views: bool | None = field(
         default=None,
         metadata={

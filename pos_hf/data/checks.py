@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from pos_hf.data.arguments import DataArguments
+from pos_hf.data.class_colors import ClassColors
 from pos_hf.data.decoding import DEEP_MODES, RowDecoder, mask_name
 from pos_hf.data.drawing import is_drawing
 from pos_hf.data.duplicates import fingerprint, near_duplicates
@@ -183,6 +184,7 @@ class RoleSurvey(RoleChecks):
         self.fingerprints: dict[str, np.ndarray] = {}
         """Of the readable images, by name."""
         self.long_sides: list[int] = []
+        self.colors = ClassColors(len(id2label))
         self._modes: dict[str, list[str]] = defaultdict(list)
         self._channels: set[int] = set()
 
@@ -223,6 +225,11 @@ class RoleSurvey(RoleChecks):
             self._add("warning", name, f"is ignored in {share:.0%} of its pixels")
         return mask
 
+    def look_at_pair(self, image: Decoded, mask: Image.Image) -> None:
+        """Count the colours of every class, where they are trained on."""
+        if self.role == "labeled":
+            self.colors.add(np.asarray(image), np.asarray(mask))
+
     def remedy(self, error: InputError, stored: Stored) -> str:
         """The key of the line that mends an error, for which the file is measured."""
         if isinstance(error, FileInputError) and error.cause == "painted":
@@ -239,6 +246,12 @@ class RoleSurvey(RoleChecks):
     def conclusions(self) -> Iterator[Finding]:
         """What only all rows together show, kinds of images among it."""
         yield from super().conclusions()
+        if line := self.colors.line():
+            problem = (
+                f"are told apart by colour alone in {self.colors.separability():.0%} of the pixels, classes "
+                "weighed equally: strong views that change colour may change the class"
+            )
+            yield Finding("note", self.role, "all classes", problem, line)
         for channels in self._channels - {3}:
             problem = f"have {channels} channels, which ImageNet's statistics do not fit"
             yield Finding("note", self.role, "all images", problem, "image_mean")

@@ -137,7 +137,11 @@ class RoleChecks:
             if image is not None and mask is not None:
                 name = mask_name(row)
                 self.attempt(name, row["mask"], partial(require_same_size, image, mask, name))
+                self.look_at_pair(image, mask)
             self.num_readable += image is not None and (mask is not None or "mask" not in row)
+
+    def look_at_pair(self, image: Decoded, mask: Image.Image) -> None:
+        """Measure what image and mask show together: nothing here."""
 
     def read_image(self, row: dict[str, Any], decoder: RowDecoder) -> Decoded | None:
         """Decode a row's image; None, and a finding, where that fails."""

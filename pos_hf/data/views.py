@@ -118,6 +118,22 @@ def draw_photometry(rng: Generator) -> Photometry:
     return draw._replace(grayscale=grayscale, sigma=sigma)
 
 
+def gentler(draw: Photometry, strong_views: str) -> Photometry:
+    """A draw of a gentler set of strong views.
+
+    Args:
+        draw: As published.
+        strong_views: "default" changes nothing; "no_color" leaves out saturation, hue and grayscale; "gentle"
+            leaves them out and halves the changes of brightness and contrast, too.
+    """
+    if strong_views == "default":
+        return draw
+    draw = draw._replace(saturation=1.0, hue=0.0, grayscale=False)
+    if strong_views == "no_color":
+        return draw
+    return draw._replace(brightness=(1 + draw.brightness) / 2, contrast=(1 + draw.contrast) / 2)
+
+
 def apply_photometry(image: Image.Image, photometry: Photometry) -> Image.Image:
     """Apply colour jitter, then grayscale, then blur to an RGB image, or its brightness part to a channel."""
     colored = image.mode == "RGB"
@@ -169,6 +185,7 @@ class Views:
         on_device: Leave the strong views to device_views.py, and send it the draws.
         rare_classes: Class ids a labeled crop should show where its image does.
         rare_class_retries: How often such a crop is drawn anew.
+        strong_views: The set that `gentler` knows.
     """
 
     crop_size: int
@@ -177,6 +194,7 @@ class Views:
     on_device: bool = False
     rare_classes: tuple[int, ...] = ()
     rare_class_retries: int = 0
+    strong_views: str = "default"
 
     @classmethod
     def from_arguments(
@@ -190,6 +208,7 @@ class Views:
             on_device=bool(args.device_views),
             rare_classes=rare_classes,
             rare_class_retries=args.rare_class_retries,
+            strong_views=args.strong_views,
         )
 
     def labeled(self, image: Picture, mask: Image.Image, rng: Generator) -> dict[str, np.ndarray]:
@@ -214,7 +233,7 @@ class Views:
         pictures = to_pictures(image)
         geometry = draw_geometry(pictures[0].size, self.crop_size, self.scale_range, rng)
         weak = [crop_image(picture, geometry, self.crop_size) for picture in pictures]
-        draws = [draw_photometry(rng) for _ in range(self.num_strong_views)]
+        draws = [gentler(draw_photometry(rng), self.strong_views) for _ in range(self.num_strong_views)]
         boxes = [draw_cutmix_box(self.crop_size, rng) for _ in range(self.num_strong_views)]
         item = {
             "pixel_values": to_channels_first(weak),

@@ -16,6 +16,7 @@ from pos_hf.data.views import (
     draw_cutmix_box,
     draw_geometry,
     draw_photometry,
+    gentler,
     padding_mask,
 )
 
@@ -266,3 +267,21 @@ def test_of_every_image_a_pixel_is_left(size):
         labeled = views.labeled(image, mask, np.random.default_rng(seed))
         assert (labeled["labels"] == 1).any() and labeled["pixel_values"].shape == (3, 8, 8)
         assert not views.unlabeled(image, np.random.default_rng(seed))["padding_mask"].all()
+
+
+@pytest.mark.parametrize("strong_views", ["no_color", "gentle"])
+def test_gentler_views_keep_hue_and_the_rest_of_the_draws(strong_views):
+    """A grey picture stays grey, a red one red; geometry and boxes are those of the published views."""
+    red = Image.new("RGB", (40, 40), (180, 20, 20))
+    views = {kind: Views(24, 8, (1.0, 1.0), strong_views=kind) for kind in ("default", strong_views)}
+    items = {kind: view.unlabeled(red, np.random.default_rng(3)) for kind, view in views.items()}
+    for name in ("pixel_values", "cutmix_boxes", "padding_mask"):
+        np.testing.assert_array_equal(items["default"][name], items[strong_views][name])
+    shown = ~items["default"]["padding_mask"]
+    strong = items[strong_views]["strong_pixel_values"][:, :, shown].astype(float)
+    assert (strong[:, 0] > strong[:, 1] + 20).all() and (abs(strong[:, 1] - strong[:, 2]) <= 1).all()
+    published = items["default"]["strong_pixel_values"][:, :, shown].astype(float)
+    assert not (abs(published[:, 1] - published[:, 2]) <= 1).all()
+    if strong_views == "gentle":
+        draws = [gentler(draw_photometry(np.random.default_rng(seed)), "gentle") for seed in range(200)]
+        assert all(0.75 <= draw.brightness <= 1.25 and 0.75 <= draw.contrast <= 1.25 for draw in draws)
