@@ -8,13 +8,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from ._registration import register_with_transformers
+from .version import __version__
 
 if TYPE_CHECKING:
     from .data import DataArguments, PairedDataset, Views, load_data
     from .models import build_model
     from .training import POSConfig, POSTrainer
-
-__version__ = "0.1.0.dev0"
 
 _ROOMS = {
     "DataArguments": "data",
@@ -32,6 +31,7 @@ __all__ = [
     "POSTrainer",
     "PairedDataset",
     "Views",
+    "__version__",
     "build_model",
     "load_data",
 ]

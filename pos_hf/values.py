@@ -2,6 +2,7 @@
 
 import dataclasses
 import inspect
+import json
 import math
 import os
 import reprlib
@@ -106,6 +107,29 @@ def check_intervals(values: Mapping[str, Any], intervals: Intervals) -> None:
         for number in given if isinstance(given, (list, tuple)) else [given]:
             if isinstance(number, (int, float)) and not _lies_in(number, interval):
                 raise InputError(f"{name} is {reprlib.repr(given)}, but must lie in {interval}")
+
+
+def json_options(name: str, value: dict[str, Any] | str | None) -> dict[str, Any]:
+    """Options as a config file (a mapping) or a command line (JSON) gives them.
+
+    Args:
+        name: of the key, for the message.
+        value: the mapping, its JSON, or None for no options.
+
+    Returns:
+        The mapping.
+
+    Raises:
+        InputError: the value is something else.
+    """
+    try:
+        options = json.loads(value) if isinstance(value, str) else value or {}
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{name} {reprlib.repr(value)} is not valid JSON: {error}") from error
+    if not isinstance(options, dict):
+        given = reprlib.repr(value)
+        raise InputError(f'{name} must be a mapping such as {{"threshold": 0.9}}, not {given}')
+    return options
 
 
 def _lies_in(number: float, interval: str) -> bool:

@@ -1,8 +1,12 @@
-"""Strong views on the accelerator, from the draws that workers send. The Pillow reference is in views.py.
+"""On the accelerator: strong views, from the draws that workers send, and normalisation. The Pillow reference
+of the views is in views.py.
 
 A worker draws the same `Photometry` for either path, so a key names the same view wherever it is made; the
 pictures agree to rounding. No step waits for the device.
 """
+
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,8 +14,40 @@ from torch.nn import functional as F
 
 from pos_hf.data.views import HUE
 
+IMAGES = {"pixel_values", "strong_pixel_values"}
+"""Of a batch; the rest are labels, masks, boxes and keys."""
 LUMA = (0.299, 0.587, 0.114)  # ITU-R 601, Pillow's "L"
 BOX_RADIUS = 2  # enough for sigma 2
+
+
+class NormalisedBatch:
+    """Makes of a batch on the device what a network sees.
+
+    Args:
+        mean: of each channel, in shares of 255.
+        std: likewise.
+        device: of the batches.
+    """
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float], device: torch.device) -> None:
+        # one statistic a channel, broadcast over [..., channels, H, W]
+        self.mean = torch.tensor(mean, device=device)[:, None, None]
+        self.std = torch.tensor(std, device=device)[:, None, None]
+
+    def __call__(self, batch: Mapping[str, Any]) -> dict[str, dict[str, Tensor]]:
+        """Make the strong views that workers left out, and float32 of all images.
+
+        Args:
+            batch: collated, images uint8.
+
+        Returns:
+            The same groups; what is no image is as it was.
+        """
+        made = {group: dict(add_strong_views(views)) for group, views in batch.items()}
+        for views in made.values():
+            for name in views.keys() & IMAGES:
+                views[name] = (views[name] / 255 - self.mean) / self.std
+        return made
 
 
 def add_strong_views(unlabeled: dict[str, Tensor]) -> dict[str, Tensor]:

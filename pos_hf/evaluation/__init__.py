@@ -5,6 +5,7 @@ from pathlib import Path
 from pos_hf.evaluation.evaluator import (
     evaluate_images,
     evaluate_model,
+    evaluate_models,
     predict_confident,
     predict_images,
     predict_probabilities,
@@ -20,7 +21,7 @@ from pos_hf.evaluation.pseudo_labels import (
     logged_quality,
     pseudo_label_quality,
 )
-from pos_hf.evaluation.results import Evaluation, protocol
+from pos_hf.evaluation.results import Evaluation, Prediction, protocol
 
 MEAN_IOU = str(Path(__file__).parent / "mean_iou")
 """What `evaluate.load` takes for our `mean_iou` metric."""
@@ -30,11 +31,13 @@ __all__ = [
     "ConfusionMatrix",
     "Evaluation",
     "Inference",
+    "Prediction",
     "PseudoLabeler",
     "class_probabilities",
     "collapse_alarm",
     "evaluate_images",
     "evaluate_model",
+    "evaluate_models",
     "keep_confident",
     "label_names",
     "labeler_of",

@@ -2,7 +2,7 @@
 end. How one image is predicted is in `inference`, what is counted in `results`."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, NamedTuple
@@ -54,7 +54,15 @@ def evaluate_model(
 
 
 def evaluate_images(
-    model: PreTrainedModel,
+    model: PreTrainedModel, dataset: Dataset, image_processor: BaseImageProcessor, **options: Any
+) -> Evaluation:
+    """The evaluation of one model by `evaluate_models`. Same arguments."""
+    (evaluation,) = evaluate_models([model], dataset, image_processor, **options)
+    return evaluation
+
+
+def evaluate_models(
+    models: Sequence[PreTrainedModel],
     dataset: Dataset,
     image_processor: BaseImageProcessor,
     *,
@@ -65,11 +73,12 @@ def evaluate_images(
     description: str = "Evaluating",
     detailed: bool = False,
     pseudo_labeler: PseudoLabeler | None = None,
-) -> Evaluation:
-    """Predict every image at its native size and count its pixels.
+    keep: Collection[int] = (),
+) -> list[Evaluation]:
+    """Read every image once, predict it at its native size with each model, and count its pixels.
 
     Args:
-        model: The model on its device; left in the mode it came in.
+        models: On one device; left in the mode they came in.
         dataset: Rows `{"id": str, "image": PIL image, "mask": PIL image of class ids, 255 = ignored}`.
         image_processor: What the model needs to read an image.
         inference: The protocol; the whole image by default.
@@ -81,33 +90,42 @@ def evaluate_images(
         description: Label of the progress bar.
         detailed: Also measure boundary IoU and calibration.
         pseudo_labeler: Also measure the pseudo-labels that it keeps.
+        keep: Images whose predictions are kept, by their position.
 
     Returns:
-        The evaluation of the whole data set.
+        Each model's evaluation of the whole data set.
     """
-    evaluation = Evaluation(
-        row_ids(dataset),
-        label_names(model),
-        model.device,
-        detailed=detailed,
-        pseudo_labeler=pseudo_labeler,
-    )
+    ids = row_ids(dataset)
+    evaluations = [
+        Evaluation(
+            ids,
+            label_names(model),
+            model.device,
+            detailed=detailed,
+            pseudo_labeler=pseudo_labeler,
+            keep=keep,
+        )
+        for model in models
+    ]
     # the ranks of a sharded model gather its parameters in every forward, so all of them predict every image
     if accelerator and accelerator.distributed_type is DistributedType.FSDP:
         accelerator = None
     rank, world = (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)
     mine = range(rank, len(dataset), world)
     bar = tqdm(total=len(mine), desc=description, unit="img", disable=rank > 0, leave=False)
-    was_training = model.training
-    model.eval()
+    were_training = [model.training for model in models]
+    for model in models:
+        model.eval()
     for indices, batch in image_batches(dataset, image_processor, mine, batch_size, num_workers):
-        labels = torch.stack([item.labels for item in batch]).to(model.device)
-        with memory_advice(model, batch, inference):
-            evaluation.add(indices, _predict(model, batch, image_processor, inference), labels)
+        labels = torch.stack([item.labels for item in batch]).to(models[0].device)
+        for model, evaluation in zip(models, evaluations, strict=True):
+            with memory_advice(model, batch, inference):
+                evaluation.add(indices, _predict(model, batch, image_processor, inference), labels)
         bar.update(len(batch))
     bar.close()
-    model.train(was_training)
-    return evaluation.finish(accelerator)
+    for model, was_training in zip(models, were_training, strict=True):
+        model.train(was_training)
+    return [evaluation.finish(accelerator) for evaluation in evaluations]
 
 
 def image_batches(

@@ -3,7 +3,7 @@ Scores are in `metrics`, the loop over a data set in `evaluator`."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any, Literal, NamedTuple, cast
 
@@ -13,12 +13,14 @@ from torch.nn.functional import interpolate, pad
 from transformers import PreTrainedModel
 
 from pos_hf.data import voc_palette
-from pos_hf.errors import InputError
+from pos_hf.errors import InputError, nearest
 from pos_hf.methods.base import predict_logits
+from pos_hf.values import check_options, json_options
 
 SQUARE_MODELS = {"dpt"}
 """Types of transformers' models that lay their tokens out in a square; other images are padded to one with
 the mean colour."""
+OPTION_INTERVALS = {"multiple": "[1, 16384]", "window": "[2, 65536]", "scales": "(0, 100]"}
 STRIP_BYTES = 512 * 2**20
 """Largest map of class probabilities that is held at once where an image can be predicted in strips."""
 
@@ -44,6 +46,30 @@ class Inference:
     layout: Literal["shifted", "truncated"] = "shifted"
     scales: tuple[float, ...] = (1.0,)
     flip: bool = False
+
+
+def read_inference(options: dict[str, Any] | str | None) -> Inference:
+    """The protocol that `inference_options` of a config describe.
+
+    Args:
+        options: arguments of `Inference`, as a mapping or its JSON; None predicts each image whole.
+
+    Raises:
+        InputError: an option is unknown or does not fit.
+    """
+    options = json_options("inference_options", options)
+    known = [option.name for option in fields(Inference)]
+    for name in options:
+        if name not in known:
+            near = nearest(str(name), known)
+            raise InputError(f"inference_options: unknown option {name!r}, did you mean {near!r}?")
+    if isinstance(scales := options.get("scales"), list):
+        options = options | {"scales": tuple(scales)}
+    check_options("inference_options", Inference, options, OPTION_INTERVALS)
+    inference = Inference(**options)
+    if not inference.scales:
+        raise InputError("inference_options: scales is empty, but must name one scale such as 1.0")
+    return inference
 
 
 Normalise = Callable[[Tensor], Tensor]

@@ -3,19 +3,19 @@ loop is in `evaluator`."""
 
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 import transformers
 from accelerate import Accelerator
+from accelerate.utils import gather_object
 from torch import Tensor
 from transformers import PreTrainedModel
 
-import pos_hf
 from pos_hf.errors import TrainingStopped
 from pos_hf.evaluation.boundaries import boundary_areas
 from pos_hf.evaluation.calibration import BINS, calibration_counts, expected_calibration_error
@@ -24,6 +24,18 @@ from pos_hf.evaluation.metrics import IGNORE_INDEX, ConfusionMatrix, areas, clas
 from pos_hf.evaluation.pseudo_labels import PseudoLabeler, pseudo_label_quality
 from pos_hf.files import written_aside
 from pos_hf.run_folder import COUNTS_FILE, SCORES_FILE
+from pos_hf.version import __version__
+
+
+class Prediction(NamedTuple):
+    """What is drawn of one image, on the CPU."""
+
+    labels: np.ndarray
+    """Class ids, uint8 [H, W]."""
+    confidence: np.ndarray
+    """Probability of that class in 255ths, uint8 [H, W]."""
+    pseudo_labels: np.ndarray
+    """Class ids, 255 where none is kept, uint8 [H, W]; all 255 without a pseudo-labeler."""
 
 
 class Evaluation:
@@ -35,6 +47,7 @@ class Evaluation:
         device: Where the counts live until `finish`.
         detailed: Also measure boundary IoU and calibration.
         pseudo_labeler: Also measure the pseudo-labels that it keeps.
+        keep: Positions of the images whose predictions are kept.
     """
 
     def __init__(
@@ -45,12 +58,16 @@ class Evaluation:
         *,
         detailed: bool = False,
         pseudo_labeler: PseudoLabeler | None = None,
+        keep: Collection[int] = (),
     ) -> None:
         num_classes = len(id2label)
         self.ids = ids
         self.id2label = id2label
         self.detailed = detailed
         self.pseudo_labeler = pseudo_labeler
+        self.keep = keep
+        self.predictions: dict[int, Prediction] = {}
+        """By position."""
         self.confusion = ConfusionMatrix(num_classes, device=device)
         """All images together."""
         self.kept = ConfusionMatrix(num_classes, device=device)
@@ -71,6 +88,7 @@ class Evaluation:
             labels_NHW: Class ids or 255, uint8 [N, H, W].
         """
         maps = []
+        kept: dict[int, list[Prediction]] = {i: [] for i, index in enumerate(indices) if index in self.keep}
         for top, probabilities in strips:
             confidences, predictions = probabilities.max(1)
             self.not_finite += ~confidences.isfinite().all()
@@ -80,15 +98,23 @@ class Evaluation:
             if self.detailed:
                 self.calibration += calibration_counts(confidences, predictions, labels)
                 maps.append(predictions.to(torch.uint8))
+            pseudo_labels = torch.full_like(predictions, IGNORE_INDEX)
             if self.pseudo_labeler:
-                self.kept.update(self.pseudo_labeler(probabilities), labels)
+                pseudo_labels = self.pseudo_labeler(probabilities)
+                self.kept.update(pseudo_labels, labels)
+            for i, parts in kept.items():
+                is_dropped = pseudo_labels[i] == len(self.id2label)
+                drawn = predictions[i], 255 * confidences[i], pseudo_labels[i].masked_fill(is_dropped, 255)
+                parts.append(Prediction(*(part.byte().cpu().numpy() for part in drawn)))
             del probabilities, confidences  # before the next strip is made
+        for i, parts in kept.items():
+            self.predictions[indices[i]] = Prediction(*map(np.concatenate, zip(*parts, strict=True)))
         if self.detailed:
             # a band of the whole image, which strips would cut
             self.boundary += boundary_areas(torch.cat(maps, 1), labels_NHW, len(self.id2label))
 
     def finish(self, accelerator: Accelerator | None) -> "Evaluation":
-        """Add up the counts of all processes in one reduction and bring them to the CPU.
+        """Add up the counts of all processes in one reduction and bring them, and what is kept, to each.
 
         Raises:
             TrainingStopped: the model's probabilities are not finite.
@@ -96,6 +122,8 @@ class Evaluation:
         counts = [self.confusion.counts, self.kept.counts, self.image_areas, self.boundary, self.calibration]
         counts.append(self.not_finite)
         if accelerator:
+            if self.keep:
+                self.predictions = dict(gather_object(list(self.predictions.items())))
             flat = accelerator.reduce(torch.cat([count.flatten() for count in counts]), "sum")
             counts = [
                 part.view_as(count)
@@ -162,7 +190,7 @@ def protocol(model: PreTrainedModel, inference: Inference | None = None, **facts
         "ignore_index": IGNORE_INDEX,
         "absent_classes": "skipped in mean_iou, 0 in mean_iou_absent_zero",
         "versions": {
-            "pos_hf": pos_hf.__version__,
+            "pos_hf": __version__,
             "torch": torch.__version__,
             "transformers": transformers.__version__,
         },

@@ -12,10 +12,9 @@ from pos_hf.methods import Method, StudentPair
 from pos_hf.models import PRESETS, build_model, default_image_processor
 from pos_hf.models.presets import check_name
 from pos_hf.models.processors import inherited_image_processor
-from pos_hf.reporting.pseudo_labels import PseudoLabelPictures
 from pos_hf.runs.config import ModelArguments
 from pos_hf.training import POSConfig, POSTrainer
-from pos_hf.training.arguments import json_options
+from pos_hf.values import json_options
 
 
 def make_trainer(
@@ -42,7 +41,7 @@ def make_trainer(
     torch.manual_seed(args.seed)
     students = [build_student(model_args, data) for _ in range(method.num_students)]
     scored = data.test if data.selection is None else data.selection
-    trainer = POSTrainer(
+    return POSTrainer(
         StudentPair(*students) if len(students) == 2 else students[0],
         args,
         PairedDataset.from_arguments(data, data_args, args.seed),
@@ -50,9 +49,6 @@ def make_trainer(
         processing_class=processor,
         method=method,
     )
-    if scored is not None:
-        trainer.add_callback(PseudoLabelPictures(trainer, scored, data.palette))
-    return trainer
 
 
 def load_images(

@@ -15,8 +15,7 @@ from transformers import HfArgumentParser
 from pos_hf.data import DataArguments
 from pos_hf.errors import InputError, first_sentence, nearest
 from pos_hf.training import POSConfig
-from pos_hf.training.arguments import json_options
-from pos_hf.values import check_group
+from pos_hf.values import check_group, json_options
 
 
 @dataclass

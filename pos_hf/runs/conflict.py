@@ -13,9 +13,10 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 from tqdm import tqdm
-from transformers import Trainer, TrainerState
+from transformers import TrainerState
 from transformers.utils import SAFE_WEIGHTS_NAME
 
+from pos_hf.balancing import GradientPair
 from pos_hf.balancing.conflict import Estimate, estimate_conflict, gram_matrix
 from pos_hf.data import DataArguments, collate
 from pos_hf.errors import InputError
@@ -154,8 +155,9 @@ def load(trainer: POSTrainer, folder: Path) -> None:
     trainer.state = TrainerState.load_from_json(str(folder / STATE_FILE))
     if folder != Path(trainer.args.output_dir):
         trainer._load_from_checkpoint(str(folder))
+        trainer.run_state.load(folder)
         return
-    Trainer._load_from_checkpoint(trainer, str(folder / STUDENT_FOLDER if trainer.teacher else folder))
+    trainer._load_from_checkpoint(str(folder / STUDENT_FOLDER if trainer.teacher else folder))
     if trainer.teacher:
         trainer.teacher.load_state_dict(load_file(folder / SAFE_WEIGHTS_NAME))
 
@@ -178,7 +180,12 @@ def gradients_of(trainer: POSTrainer, batch: dict[str, Any]) -> tuple[Tensor, Te
     method, buffers = trainer.method, [*trainer.model.buffers()]
     saved = [buffer.clone() for buffer in buffers]
     trainer.method = copy.deepcopy(method)
-    pair = trainer.capture_gradients(batch)
+    pair = GradientPair([p for p in trainer.model.parameters() if p.requires_grad])
+    inputs = trainer.device_batch(trainer._prepare_inputs(batch))
+    for term in trainer.loss_terms(trainer.model.train(), inputs):
+        pair.restore(term.objective)
+        term.loss.backward(retain_graph=term.retain_graph)
+        pair.capture(term.objective)
     trainer.method = method
     for buffer, value in zip(buffers, saved, strict=True):
         buffer.copy_(value)

@@ -180,6 +180,7 @@ def finish_folder(trainer: POSTrainer, data: SegmentationData, facts: dict[str, 
             write_model_card(folder)
         return
     rows = data.masked_roles[role]
+    examples = np.linspace(0, len(rows) - 1, min(NUM_EXAMPLES, len(rows)), dtype=int).tolist()
     evaluation = evaluate_images(
         model,
         rows,
@@ -189,26 +190,20 @@ def finish_folder(trainer: POSTrainer, data: SegmentationData, facts: dict[str, 
         accelerator=trainer.accelerator,
         detailed=True,
         pseudo_labeler=labeler_of(trainer.method),
+        keep=examples,
     )
-    chosen = {
-        EXAMPLES: np.linspace(0, len(rows) - 1, min(NUM_EXAMPLES, len(rows)), dtype=int).tolist(),
-        WORST: worst_images(evaluation.image_areas.numpy()),
-    }
-    # in every process: a sharded model gathers its parameters in each forward
-    predictions = {
-        name: list(predict_images(model, rows.select(indices)["image"], trainer.processing_class, inference))
-        for name, indices in chosen.items()
-    }
+    worst = worst_images(evaluation.image_areas.numpy())
+    maps = {index: evaluation.predictions[index].labels for index in examples}
+    # known when all are scored; in every process: a sharded model gathers its parameters in each forward
+    again = [index for index in worst if index not in maps]
+    images = rows.select(again)["image"]
+    maps |= zip(again, predict_images(model, images, trainer.processing_class, inference), strict=True)
     if not args.should_save:
         return
     evaluation.save(folder, protocol(model, inference, role=role, steps=trainer.state.global_step, **facts))
-    for name, indices in chosen.items():
-        write_examples(
-            folder / name,
-            rows.select(indices),
-            predictions[name],
-            list(data.id2label.values()),
-            data.palette,
-        )
+    names = list(data.id2label.values())
+    for name, indices in ((EXAMPLES, examples), (WORST, worst)):
+        predictions = [maps[index] for index in indices]
+        write_examples(folder / name, rows.select(indices), predictions, names, data.palette)
     write_model_card(folder)
     write_report([folder], folder / REPORT_FILE)

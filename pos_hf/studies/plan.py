@@ -10,12 +10,11 @@ from typing import Any
 import yaml
 
 from pos_hf.errors import InputError, nearest
-from pos_hf.evaluation import Inference
+from pos_hf.evaluation.inference import Inference, read_inference
 from pos_hf.files import write_text
 from pos_hf.run_folder import SCORES_FILE
 from pos_hf.runs.config import parse_config, read_yaml, shared_method_options
 from pos_hf.studies.records import Record, fingerprint, read_records
-from pos_hf.training.arguments import read_inference
 from pos_hf.values import check_group, check_type
 
 

@@ -1,24 +1,23 @@
 """`POSConfig`: transformers' TrainingArguments and what balancing two objectives adds to them."""
 
-import json
 import logging
 import os
-import reprlib
 import resource
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
 from accelerate.utils import DynamoBackend
 from transformers import IntervalStrategy, SchedulerType, Trainer, TrainingArguments, get_scheduler
 from transformers.integrations import get_available_reporting_integrations
+from transformers.trainer_utils import HubStrategy
 from transformers.training_args import OptimizerNames
 
 from pos_hf.balancing import STRATEGY_FAMILIES, Gramian, Strategy, get_strategy
-from pos_hf.errors import InputError, first_sentence, nearest
-from pos_hf.evaluation.inference import Inference
+from pos_hf.errors import InputError, first_sentence
+from pos_hf.evaluation.inference import Inference, read_inference
 from pos_hf.methods import Method, get_method
-from pos_hf.values import check_group, check_options, check_type
+from pos_hf.values import check_group, check_options, check_type, json_options
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +67,6 @@ OPTION_INTERVALS = {
     "min_weight": "[0, 0.5]",
     "c": "[0, 1)",
 }
-INFERENCE_INTERVALS = {"multiple": "[1, 16384]", "window": "[2, 65536]", "scales": "(0, 100]"}
 POLYNOMIAL = {"power": 0.9, "lr_end": 0.0}
 SCORES = ("mean_iou", "mean_iou_absent_zero", "overall_accuracy", "student_mean_iou")
 CLASS_SCORE = "iou_"
@@ -138,6 +136,9 @@ class POSConfig(TrainingArguments):
     bf16: bool | None = field(  # type: ignore[assignment]
         default=None,
         metadata={"help": "Mixed precision in bfloat16; left out, on with a GPU that multiplies bfloat16."},
+    )
+    hub_strategy: HubStrategy | str = field(
+        default="end", metadata={"help": "Pushed is the finished run, at the end alone."}
     )
     dataloader_drop_last: bool = field(default=True, metadata={"help": "Drop an incomplete last batch."})
 
@@ -251,6 +252,11 @@ class POSConfig(TrainingArguments):
                 "ddp_static_graph cannot be combined with gradient accumulation (PyTorch asserts); "
                 "set one of them off"
             )
+        if self.push_to_hub and self.hub_strategy != HubStrategy.END:
+            raise InputError(
+                f"hub_strategy is {HubStrategy(self.hub_strategy).value!r}, but a run is pushed once, when "
+                "it is finished and scored: leave it out, or push a folder with pos-hf push at any time"
+            )
         if self.save_only_model:
             raise InputError("save_only_model would leave the teacher out of the checkpoints: leave it False")
 
@@ -331,30 +337,6 @@ class POSConfig(TrainingArguments):
         return read_inference(self.inference_options)
 
 
-def read_inference(options: dict[str, Any] | str | None) -> Inference:
-    """The protocol that `inference_options` of a config describe.
-
-    Args:
-        options: arguments of `Inference`, as a mapping or its JSON; None predicts each image whole.
-
-    Raises:
-        InputError: an option is unknown or does not fit.
-    """
-    options = json_options("inference_options", options)
-    known = [option.name for option in fields(Inference)]
-    for name in options:
-        if name not in known:
-            near = nearest(str(name), known)
-            raise InputError(f"inference_options: unknown option {name!r}, did you mean {near!r}?")
-    if isinstance(scales := options.get("scales"), list):
-        options = options | {"scales": tuple(scales)}
-    check_options("inference_options", Inference, options, INFERENCE_INTERVALS)
-    inference = Inference(**options)
-    if not inference.scales:
-        raise InputError("inference_options: scales is empty, but must name one scale such as 1.0")
-    return inference
-
-
 def check_open_files(num_workers: int) -> None:
     """Refuse a limit of open files under which workers hang or die without a word.
 
@@ -377,26 +359,3 @@ def check_open_files(num_workers: int) -> None:
 def gpu_multiplies_bf16() -> bool:
     """Whether there is a GPU with bfloat16 units; older ones emulate it, slower than float32."""
     return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
-
-
-def json_options(name: str, value: dict[str, Any] | str | None) -> dict[str, Any]:
-    """Options as a config file (a mapping) or a command line (JSON) gives them.
-
-    Args:
-        name: of the key, for the message.
-        value: the mapping, its JSON, or None for no options.
-
-    Returns:
-        The mapping.
-
-    Raises:
-        InputError: the value is something else.
-    """
-    try:
-        options = json.loads(value) if isinstance(value, str) else value or {}
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{name} {reprlib.repr(value)} is not valid JSON: {error}") from error
-    if not isinstance(options, dict):
-        given = reprlib.repr(value)
-        raise InputError(f'{name} must be a mapping such as {{"threshold": 0.9}}, not {given}')
-    return options

@@ -1,4 +1,4 @@
-"""What watches over a run's numbers: not finite ones, loss spikes. Changes no step; the rest is in advice."""
+"""What watches over a run's numbers: not finite ones, loss spikes. Which step is left out is in callbacks."""
 
 import json
 import logging
@@ -111,6 +111,77 @@ class FailureRecord:
             f"{step[0]} in the {' and the '.join(broken) or 'sum of the'} loss, with the images {shown} "
             f"({path} holds what replays it): lower learning_rate, or train with bf16 instead of fp16"
         )
+
+
+class SkippedSteps:
+    """Counts the steps that are not taken because their gradient is not finite, and stops a run of them.
+
+    Args:
+        objectives: of the method.
+        args: of the run.
+        accelerator: of the run.
+        dataset: names the pairs of a step.
+    """
+
+    def __init__(
+        self,
+        objectives: Sequence[Objective],
+        args: POSConfig,
+        accelerator: Accelerator,
+        dataset: PairedDataset,
+    ) -> None:
+        self.record = FailureRecord(objectives)
+        self.args, self.accelerator, self.dataset = args, accelerator, dataset
+        self.norm = torch.zeros((), device=args.device)
+        """Of the gradient that the optimizer is about to see."""
+        self.in_a_row = torch.zeros((), device=args.device)
+        self.longest = torch.zeros((), device=args.device)
+
+    def close_step(self, step: int) -> Tensor:
+        """Count a step before the optimizer takes it, without a host sync.
+
+        Args:
+            step: its number.
+
+        Returns:
+            0-d, 1 where its gradient is not finite, else 0.
+        """
+        skipped = (~self.norm.isfinite()).float()
+        self.in_a_row = (self.in_a_row + 1) * skipped
+        self.longest = torch.maximum(self.longest, self.in_a_row)
+        self.record.close_step(skipped, step)
+        return skipped
+
+    def stop_if_too_many(self) -> None:
+        """Stop where `max_skipped_steps` in a row were not taken; a host sync, for when a log is due."""
+        if self.longest.item() >= self.args.max_skipped_steps:
+            raise self._failure(int(self.longest))
+
+    def stop_if_not_finite(self, models: Mapping[str, nn.Module], step: int, fewest: int) -> None:
+        """Stop before what is not finite is scored or kept; in one transfer, apart from the training step.
+
+        Args:
+            models: to look at, by name.
+            step: optimizer steps done.
+            fewest: steps in a row, up to now, that are too many.
+
+        Raises:
+            TrainingStopped: weights are not finite, or too many steps were not taken.
+        """
+        broken = torch.stack([~is_finite(model) for model in models.values()]).double()
+        longest, in_a_row = (number.double()[None] for number in (self.longest, self.in_a_row))
+        numbers = self.accelerator.reduce(torch.cat([broken, longest, in_a_row]), "mean").tolist()
+        if numbers[-2] >= self.args.max_skipped_steps or numbers[-1] >= fewest:
+            raise self._failure(int(max(numbers[-2:])))
+        for name, share in zip(models, numbers, strict=False):
+            if share:
+                raise TrainingStopped(
+                    f"the weights of the {name} are not finite after step {step}: lower learning_rate or add "
+                    "warmup_steps; what was saved before is as it was"
+                )
+
+    def _failure(self, num_steps: int) -> TrainingStopped:
+        return self.record.stop(num_steps, self.args, self.accelerator, self.dataset)
 
 
 def is_finite(model: nn.Module) -> Tensor:

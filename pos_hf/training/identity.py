@@ -2,18 +2,19 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from transformers import BaseImageProcessor, PreTrainedModel
+
+from pos_hf.data import PairedDataset
 from pos_hf.errors import InputError
 from pos_hf.evaluation import label_names
+from pos_hf.methods import METHODS, Method
 from pos_hf.methods.confidence import Percentile
 from pos_hf.methods.mean_teacher import MeanTeacher
 from pos_hf.run_folder import IDENTITY_FILE
 
 from .arguments import POSConfig
-
-if TYPE_CHECKING:
-    from .trainer import POSTrainer
 
 INHERITED = (
     "learning_rate",
@@ -54,43 +55,72 @@ BATCH = "per_device_train_batch_size x gradient_accumulation_steps x processes"
 MOST_NAMED = 4
 
 
-def identity_of(trainer: "POSTrainer") -> dict[str, Any]:
-    """Everything that the trainer knows of and that changes the mathematics of the run.
+def facts_of(method: Method, strategy: str, dataset: PairedDataset, seed: int) -> dict[str, Any]:
+    """What a trainer itself knows of `pos_hf.hub.model_card.FACTS`.
 
     Args:
-        trainer: before training.
+        method: of the run.
+        strategy: its name.
+        dataset: the pairs.
+        seed: of the run.
+    """
+    names = {kind: name for name, kind in METHODS.items()}
+    num_unlabeled = len(dataset.unlabeled) if "unsupervised" in method.objectives else 0
+    return {
+        "num_labeled": len(dataset.labeled),
+        "num_unlabeled": num_unlabeled,
+        "method": names.get(type(method), type(method).__name__),
+        "strategy": strategy if num_unlabeled else "supervised",
+        "seed": seed,
+    }
+
+
+def identity_of(
+    args: POSConfig,
+    method: Method,
+    model: PreTrainedModel,
+    processor: BaseImageProcessor,
+    facts: dict[str, Any],
+) -> dict[str, Any]:
+    """Everything that a trainer knows of and that changes the mathematics of the run.
+
+    Args:
+        args: of the run.
+        method: of the run.
+        model: that it is for.
+        processor: normalises the images.
+        facts: of `facts_of`.
 
     Returns:
         Values of JSON by the key that a user would change, without any path.
     """
-    args, settings = trainer.args, trainer.args.to_dict()
+    settings = args.to_dict()
     names = [*(name for name in POSConfig.__annotations__ if name not in FREE), *INHERITED]
     identity = {name: settings[name] for name in names}
-    if not _is_free_of_length(trainer):
+    if not _is_free_of_length(args, method):
         counts_steps = args.max_steps > 0
         identity["max_steps"] = args.max_steps if counts_steps else None
         identity["num_train_epochs"] = None if counts_steps else args.num_train_epochs
-    if len(trainer.method.objectives) == 1:
+    if len(method.objectives) == 1:
         identity = {name: value for name, value in identity.items() if name not in OF_TWO_GRADIENTS}
-    model = trainer.exported_model
     identity |= {
-        **{name: trainer.facts[name] for name in ("method", "strategy", "num_labeled", "num_unlabeled")},
+        **{name: facts[name] for name in ("method", "strategy", "num_labeled", "num_unlabeled")},
         BATCH: args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size,
         "architecture": f"{type(model).__name__} of {model.num_parameters()} parameters",
         "classes": list(label_names(model).values()),
-        "image_mean": trainer.processing_class.to_dict()["image_mean"],
-        "image_std": trainer.processing_class.to_dict()["image_std"],
+        "image_mean": processor.to_dict()["image_mean"],
+        "image_std": processor.to_dict()["image_std"],
     }
     return identity
 
 
-def _is_free_of_length(trainer: "POSTrainer") -> bool:
+def _is_free_of_length(args: POSConfig, method: Method) -> bool:
     return (
-        trainer.args.lr_scheduler_type in FREE_OF_LENGTH
+        args.lr_scheduler_type in FREE_OF_LENGTH
         # below 1 they are a share of all steps
-        and not 0 < trainer.args.warmup_steps < 1
-        and not 0 < trainer.args.strategy_burn_in_steps < 1
-        and not any(isinstance(part, FOLLOW_PROGRESS) for part in trainer.method.modules())
+        and not 0 < args.warmup_steps < 1
+        and not 0 < args.strategy_burn_in_steps < 1
+        and not any(isinstance(part, FOLLOW_PROGRESS) for part in method.modules())
     )
 
 

@@ -82,6 +82,8 @@ class StopOnSignal(TrainerCallback):
         """The Trainer ends the epoch that it leaves: the checkpoint is written, and nothing may follow it."""
         if self._stopping:
             control.should_log = control.should_evaluate = control.should_save = False
+            # the Trainer would keep the best checkpoint alone, and lose what the signal had saved
+            state.best_model_checkpoint = None
 
     def _agreed(self) -> bool:
         if self._group is None:

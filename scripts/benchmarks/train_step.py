@@ -64,9 +64,9 @@ class TakingTurns(TrainerCallback):
         self.trainer = trainer
         for owner, method, name in (
             (trainer, "get_batch_samples", "data"),
-            (trainer, "_prepare_inputs", "views"),
+            (trainer, "device_batch", "views"),
             (trainer, "training_step", "student"),
-            (trainer, "_integrate", "balancing"),
+            (trainer.integration, "combine", "balancing"),
             (trainer, "_get_grad_norm", "balancing_norm"),
         ):
             self.sections.wrap(owner, method, name)
@@ -77,7 +77,7 @@ class TakingTurns(TrainerCallback):
     def on_train_begin(self, args, state, control, **kwargs):
         self.sections.wrap(self.trainer.optimizer, "step", "optimizer")
         for method in ("restore", "capture"):
-            self.sections.wrap(self.trainer.gradients, method, "balancing")
+            self.sections.wrap(self.trainer.integration.gradients, method, "balancing")
         self._next()
 
     def on_step_end(self, args, state, control, **kwargs):
@@ -96,7 +96,8 @@ class TakingTurns(TrainerCallback):
             self._finish()
         if self.plan:
             strategy = STRATEGIES[self.plan[0][0]]
-            self.trainer.strategy, self.trainer.holds_pair = strategy, strategy is not uniform
+            integration = self.trainer.integration
+            integration.strategy, integration.holds_pair = strategy, strategy is not uniform
             self._start()
 
     def _start(self):

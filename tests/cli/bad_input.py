@@ -198,6 +198,13 @@ CONFIGS = [
     single("two precisions", "bf16", fp16=True, bf16=True),
     single("score that is never measured", "mean_iou", metric_for_best_model="eval_f1"),
     single("score of almost that name", "mean_iou", metric_for_best_model="mean_ioux"),
+    single(
+        "pushes in the middle",
+        "pushed once",
+        push_to_hub=True,
+        hub_model_id="me/run",
+        hub_strategy="every_save",
+    ),
     single("checkpoints without a teacher", "leave it False", save_only_model=True),
     single("engine without exact gradients", "FSDP2", deepspeed="zero.json"),
     single("setting for text", "made for text", label_smoothing_factor=0.1),

@@ -47,7 +47,7 @@ def test_the_command_measures_every_moment_it_is_asked_for_once(run, capsys, mon
     student = AutoModelForSemanticSegmentation.from_pretrained(run / "checkpoint-1").train()
     gradients = []
     for batch in draw_batches(trainer, 16, seed=0):
-        labeled = trainer._prepare_inputs(batch)["labeled"]
+        labeled = trainer.device_batch(batch)["labeled"]
         logits = interpolate(student(labeled["pixel_values"]).logits, (32, 32), mode="bilinear")
         loss = cross_entropy(logits, labeled["labels"], ignore_index=255)
         found = torch.autograd.grad(loss, [*student.parameters()], materialize_grads=True)

@@ -145,7 +145,7 @@ def test_training_sees_the_pixels_that_the_processor_makes(tmp_path, options):
     trainer = POSTrainer(other.model, other.args, other.train_dataset, processing_class=processor)
     image = np.random.default_rng(2).integers(0, 256, (9, 11, 3), dtype=np.uint8)
     batch = {"unlabeled": {"pixel_values": torch.from_numpy(image.transpose(2, 0, 1)[None].copy())}}
-    seen = trainer._prepare_inputs(batch)["unlabeled"]["pixel_values"]
+    seen = trainer.device_batch(batch)["unlabeled"]["pixel_values"]
     expected = processor(images=image, return_tensors="pt")["pixel_values"]
     torch.testing.assert_close(seen, expected, atol=1e-4, rtol=1e-5)
 

@@ -5,7 +5,6 @@ import os
 import re
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,14 +14,12 @@ import pytest
 import torch
 import yaml
 from huggingface_hub import ModelCard, parse_eval_result_entries
-from safetensors.torch import load, load_file
+from safetensors.torch import load_file
 
 from pos_hf.cli.main import main
-from pos_hf.errors import TrainingStopped
 from tests.hub.server import Fault, Hub
 from tests.hub.session import SECRET_FOLDER, TOKEN_IN_YAML
 from tests.launching import ROOT
-from tests.training.tiny import tiny_trainer
 
 TOKEN = "hf_plantedInTheEnvironment9876543210"
 CODE = {
@@ -109,7 +106,6 @@ def pushed(tmp_path_factory) -> Iterator[Pushed]:
     folder = tmp_path_factory.mktemp("hub")
     with Hub(TOKEN, TOKEN_IN_YAML) as hub:
         hub.faults = {f"me/{name}": [fault] for name, fault in SERVER_FAULTS.items()}
-        hub.faults["me/python-refused"] = [Fault("commit", 403)]
         run_python(hub, folder, "home", "-m", "tests.hub.session", str(folder), *SERVER_FAULTS)
         yield Pushed(folder, json.loads((folder / "results.json").read_text()), hub)
 
@@ -219,62 +215,19 @@ def test_pushes_leave_the_run_as_it_was(pushed):
     assert pushed.results["run_untouched"]
 
 
-def test_training_pushes_every_checkpoint_and_the_finished_run(pushed):
+def test_training_pushes_the_finished_run_and_nothing_before(pushed):
     live = pushed.hub.repositories["me/live"]
-    assert live.commits == [f"Training in progress, step {step}" for step in (1, 2, 3)] + ["End of training"]
-    resumable = {name.removeprefix("last-checkpoint/") for name in live.files if "checkpoint" in name}
-    assert {"optimizer.pt", "trainer_state.json", "teacher/model.safetensors"} <= resumable
-    assert "training_args.bin" not in resumable
-    finished = {name for name in live.files if not name.startswith("last-checkpoint/")}
-    assert finished == set(pushed.hub.repositories["me/shapes"].files)
+    assert live.commits == ["End of training"]
+    assert set(live.files) == set(pushed.hub.repositories["me/shapes"].files)
 
 
-def test_a_push_in_the_middle_of_training_holds_the_teacher_of_that_step(pushed):
-    repository = pushed.hub.repositories["me/python-every_save"]
-    for step, files in zip((2, 4), repository.history, strict=False):
-        checkpoint = pushed.folder / "every_save" / f"checkpoint-{step}"
-        for name, part in {"model.safetensors": "teacher", "student/model.safetensors": "."}.items():
-            expected = load_file(checkpoint / part / "model.safetensors")
-            held = load(files[name])
-            assert all(torch.equal(value, held[key]) for key, value in expected.items())
-        assert b"Not scored after step %d" % step in files["README.md"]
-
-
-def test_training_goes_on_from_the_hubs_checkpoint_as_from_the_local_one(pushed):
-    here, there = (load_file(pushed.folder / name / "model.safetensors") for name in ("here", "there"))
-    assert all(torch.equal(value, there[name]) for name, value in here.items())
-
-
-def test_a_trainer_in_python_pushes_when_its_strategy_says(pushed):
-    commits = {name: pushed.hub.repositories[f"me/python-{name}"].commits for name in ("end", "every_save")}
-    assert commits["end"] == ["End of training"]
-    during = ["Training in progress, step 2", "Training in progress, step 4"]
-    assert commits["every_save"] == [*during, "End of training"]
-    assert pushed.results["python"]["end"]["files_during_training"] == 0
-    for name in commits:
-        files = pushed.hub.repositories[f"me/python-{name}"].files
-        assert set(files) == MODEL | {f"student/{file}" for file in MODEL} | {"README.md"}
-        assert ModelCard(files["README.md"].decode()).data.license == "mit"
-        assert (pushed.folder / name / "README.md").read_bytes() == files["README.md"]
-
-
-def test_training_goes_on_when_a_push_is_refused(pushed):
-    commits = pushed.hub.repositories["me/python-refused"].commits
-    assert commits == ["Training in progress, step 4", "End of training"]
-
-
-def test_training_goes_on_when_a_push_cannot_be_staged(tmp_path, monkeypatch, caplog):
-    def full_disk(*arguments: object) -> None:
-        raise TrainingStopped("no space left")
-
-    trainer = tiny_trainer(str(tmp_path / "run"))
-    trainer.push_in_progress = None
-    monkeypatch.setattr(trainer, "save_model", full_disk)
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    trainer._push_from_checkpoint(str(tmp_path / "run" / "checkpoint-1"))
-    assert "no space left" in caplog.text
-    assert trainer.push_in_progress is None
-    assert not list(tmp_path.glob("pos_hf_push_*"))
+def test_a_trainer_in_python_pushes_when_it_is_told_to(pushed):
+    repository = pushed.hub.repositories["me/python"]
+    assert repository.commits == ["End of training"]
+    assert pushed.results["python"]["files_during_training"] == 0
+    assert set(repository.files) == MODEL | {f"student/{file}" for file in MODEL} | {"README.md"}
+    assert ModelCard(repository.files["README.md"].decode()).data.license == "mit"
+    assert (pushed.folder / "python" / "README.md").read_bytes() == repository.files["README.md"]
 
 
 def test_evaluate_and_predict_take_a_repository(pushed):

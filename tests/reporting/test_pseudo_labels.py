@@ -2,18 +2,15 @@
 
 import numpy as np
 import pytest
-import torch
 from datasets import Dataset, Features, Value
 from datasets import Image as ImageColumn
 from PIL import Image
-from torch import Tensor
 
-from pos_hf.evaluation import keep_confident
+from pos_hf.evaluation import Prediction
 from pos_hf.reporting.pseudo_labels import (
     DROPPED,
     GAP,
     TILE_WIDTH,
-    PseudoLabelPictures,
     pseudo_label_picture,
 )
 from tests.training.tiny import tiny_trainer
@@ -21,18 +18,22 @@ from tests.training.tiny import tiny_trainer
 PALETTE = [[10, 20, 30], [200, 100, 50], [0, 250, 0]]
 
 
-def halves(left: float, right: float) -> Tensor:
+def halves(left: int, right: int) -> np.ndarray:
     """A map of 8 x 16 pixels with one value in each half."""
-    return torch.tensor([left, right]).repeat_interleave(8).expand(1, 1, 8, 16)
+    return np.repeat(np.array([[left, right]], np.uint8), 8, 1).repeat(8, 0)
 
 
 def test_a_picture_shows_image_truth_kept_labels_and_confidence() -> None:
     row = {
         "image": Image.new("RGB", (16, 8), (7, 77, 177)),
-        "mask": Image.fromarray(halves(2, 0)[0, 0].byte().numpy()),
+        "mask": Image.fromarray(halves(2, 0)),
     }
-    probabilities = torch.cat([halves(0.1, 0.5), halves(0.9, 0.3), halves(0.0, 0.2)], 1)
-    picture = pseudo_label_picture([row], [probabilities], lambda maps: keep_confident(maps, 0.8), PALETTE)
+    prediction = Prediction(
+        labels=halves(1, 0),
+        confidence=halves(int(0.9 * 255), int(0.5 * 255)),
+        pseudo_labels=halves(1, 255),
+    )
+    picture = pseudo_label_picture([row], [prediction], PALETTE)
     height = TILE_WIDTH // 2
     assert picture.size == (4 * (TILE_WIDTH + GAP), height + GAP)
     image, truth, labels, confidence = (
@@ -61,7 +62,6 @@ def test_training_writes_a_picture_at_every_evaluation_of_a_method_with_pseudo_l
 ) -> None:
     trainer = tiny_trainer(str(tmp_path), method=method, max_steps=4)
     trainer.eval_dataset = rows
-    trainer.add_callback(PseudoLabelPictures(trainer, rows, PALETTE))
     trainer.args.eval_strategy, trainer.args.eval_steps = "steps", 2
     trainer.train()
     written = sorted(path.name for path in tmp_path.glob("pseudo_labels/*"))

@@ -30,7 +30,7 @@ WORLD_SIZE = int(os.environ.get("WORLD_SIZE", 1))
 METHODS: dict[str, dict[str, Any]] = {
     "unimatch_v1": {"threshold": 0.25},
     "unimatch_v2": {"threshold": 0.25},
-    "fixmatch": {"threshold": {"name": "freematch", "decay": 0.6}},
+    "fixmatch": {"threshold": {"name": "freematch", "decay": 0.15}},
 }
 CASES = [*itertools.product(METHODS, (1, 2), (0, 2))]  # method, accumulation, workers
 NUM_STEPS = 8
@@ -111,7 +111,7 @@ def digests(trainer: POSTrainer) -> dict[str, str]:
         "scheduler": trainer.lr_scheduler.state_dict(),
         "method": trainer.method.state_dict(),
         "logs": [entry for entry in trainer.state.log_history if "loss" in entry],
-        "skipped": [trainer._skipped_in_a_row, trainer._longest_skip],
+        "skipped": [trainer.skips.in_a_row, trainer.skips.longest],
         "random": [torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()],
     }
     if trainer.teacher:

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from transformers import TrainerCallback
 
 from pos_hf.errors import InputError, TrainingStopped
-from pos_hf.files import INCOMPLETE, MANIFEST
+from pos_hf.files import MANIFEST
 from pos_hf.runs.resume import find_checkpoint
 from pos_hf.training import POSConfig, POSTrainer
 from pos_hf.training.checkpoints import checkpoints, find_damage, newest_complete, rotate
@@ -118,14 +118,16 @@ def test_a_run_without_a_complete_checkpoint_says_what_is_wrong_with_each(run):
 
 
 def test_a_checkpoint_that_a_kill_left_half_written_is_named_and_then_removed(run):
-    left = run / INCOMPLETE / "checkpoint-4"
-    shutil.copytree(run / "checkpoint-3", left)
+    left = Path(shutil.copytree(run / "checkpoint-3", run / "checkpoint-4"))
+    (left / MANIFEST).unlink()
+    (left / "left").touch()
     newest, (skipped,) = newest_complete(run)
     assert newest == run / "checkpoint-3"
-    assert skipped.startswith("checkpoint-4: the run ended")
+    assert skipped.startswith("checkpoint-4: ") and "the run ended" in skipped
     resumed = make_trainer(str(run), "fixmatch", max_steps=4, callbacks=[SaveAt((4,))])
     resumed.train(resume_from_checkpoint=str(newest))
     assert names(run) == [f"checkpoint-{step}" for step in (*STEPS, 4)]
+    assert find_damage(left) is None and not (left / "left").exists()
 
 
 @pytest.mark.parametrize(
@@ -135,8 +137,10 @@ def test_a_checkpoint_that_a_kill_left_half_written_is_named_and_then_removed(ru
 def test_the_lowest_steps_go_beyond_the_limit(tmp_path, limit, kept):
     for step in (1, 2, 3, 4):
         (tmp_path / f"checkpoint-{step}").mkdir()
+        (tmp_path / f"checkpoint-{step}" / MANIFEST).touch()
+    (tmp_path / "checkpoint-5").mkdir()  # a kill has left it
     rotate(tmp_path / "checkpoint-4", str(tmp_path / "checkpoint-1"), limit)
-    assert names(tmp_path) == [f"checkpoint-{step}" for step in kept]
+    assert names(tmp_path) == [f"checkpoint-{step}" for step in (kept if limit else [*kept, 5])]
 
 
 def test_older_checkpoints_go_when_the_new_one_is_there_and_the_best_one_stays(tmp_path, monkeypatch):

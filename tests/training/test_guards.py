@@ -59,7 +59,7 @@ def test_a_stop_names_the_objective_and_leaves_the_batch_to_replay(tmp_path, str
     report = json.loads((tmp_path / FAILURE_FILE).read_text())
     assert report["step"] == 5 and report["not_finite"] == ["unsupervised"]
     again = collate([pairs[tuple(key)] for key in report["keys"]])
-    assert torch.equal(trainer._prepare_inputs(again)["unlabeled"]["pixel_values"], method.seen[4])
+    assert torch.equal(trainer.device_batch(again)["unlabeled"]["pixel_values"], method.seen[4])
     assert report["ids"] == [pairs.names(tuple(key)) for key in report["keys"]]
 
 

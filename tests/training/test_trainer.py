@@ -6,12 +6,18 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import nn
-from transformers import PreTrainedModel, SegformerConfig, SegformerForSemanticSegmentation, TrainerCallback
+from transformers import (
+    PreTrainedModel,
+    SegformerConfig,
+    SegformerForSemanticSegmentation,
+    Trainer,
+    TrainerCallback,
+)
 
 from pos_hf.balancing import POS, Gramian
 from pos_hf.errors import InputError, TrainingStopped
 from pos_hf.methods import LossTerm, Method, predict_logits
-from pos_hf.training import POSConfig
+from pos_hf.training import POSConfig, POSTrainer
 from pos_hf.training.arguments import gpu_multiplies_bf16
 
 from .tiny import NUM_CLASSES, tiny_model, tiny_trainer
@@ -356,3 +362,21 @@ def test_the_teacher_is_exported_with_the_student_beside_it(tmp_path):
                 assert torch.equal(saved[name], value), name
         assert json.loads((folder / "preprocessor_config.json").read_text())["do_resize"] is False
     assert not list(Path(tmp_path).glob("**/training_args.bin"))
+
+
+def test_few_of_the_trainers_private_methods_are_overridden():
+    """A new release of transformers may change any of them: look at these five first."""
+    ours = POSTrainer.__mro__[: POSTrainer.__mro__.index(Trainer)]
+    overridden = {
+        name for part in ours for name in vars(part) if name.startswith("_") and not name.startswith("__")
+    } & set(dir(Trainer))
+    assert overridden == {
+        "_get_grad_norm",
+        "_get_train_sampler",
+        "_load_rng_state",
+        "_prepare_for_training",
+        "_save_checkpoint",
+    }
+    for name in overridden:
+        assert getattr(POSTrainer, name).__doc__, f"{name} does not say why"
+    assert [part.__name__ for part in ours] == ["POSTrainer", "TeacherStudentTrainer"]

@@ -13,7 +13,7 @@ from transformers.trainer_utils import IntervalStrategy
 
 from pos_hf.evaluation import predict_images
 from pos_hf.reporting import overlay, with_legend
-from pos_hf.training.tracking import TrackerPictures, send_pictures
+from pos_hf.training.pictures import EvaluationPictures, send_pictures
 
 from .tiny import SIZE, tiny_trainer
 
@@ -52,12 +52,35 @@ def test_tensorboard_gets_the_predictions_and_the_pseudo_labels_at_every_evaluat
     assert np.array_equal(np.asarray(Image.open(tmp_path / "last.png")), np.asarray(expected))
 
 
-def test_without_a_tracker_nothing_is_predicted_for_pictures(tmp_path, monkeypatch):
-    def predict(*arguments):
-        raise AssertionError("predicted")
+def test_an_evaluation_predicts_each_image_once_with_each_model(tmp_path, monkeypatch):
+    pytest.importorskip("tensorboard")
+    monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", str(tmp_path / "events"))
+    seen = {"student": 0, "teacher": 0}
+    trainer = tiny_trainer(str(tmp_path / "run"), report_to="tensorboard", max_steps=2, method="fixmatch")
 
-    monkeypatch.setattr("pos_hf.training.tracking.predict_probabilities", predict)
-    trained(tmp_path, "none")
+    def count(name):
+        def hook(model, inputs, outputs):
+            seen[name] += len(outputs.logits) * (not trainer.student_trains)
+
+        return hook
+
+    trainer.model.register_forward_hook(count("student"))
+    trainer.teacher.model.register_forward_hook(count("teacher"))
+    evaluate, trainer.student_trains = trainer.evaluate, True
+
+    def watched(*arguments, **options):
+        trainer.student_trains = False
+        scores = evaluate(*arguments, **options)
+        trainer.student_trains = True
+        return scores
+
+    monkeypatch.setattr(trainer, "evaluate", watched)
+    trainer.eval_dataset = rows()
+    trainer.args.eval_strategy, trainer.args.eval_steps = IntervalStrategy.STEPS, 2
+    trainer.train()
+    assert seen == {"student": 6, "teacher": 6}
+    assert len(list((tmp_path / "events").iterdir())) == 1
+    assert (tmp_path / "run" / "pseudo_labels" / "step-000002.png").exists()
 
 
 def test_pictures_leave_the_training_as_it_is(tmp_path, monkeypatch):
@@ -80,4 +103,4 @@ def test_other_trackers_are_told_in_their_own_words(kind, field):
 
 def test_a_trainer_has_the_callback_once(tmp_path):
     callbacks = tiny_trainer(str(tmp_path)).callback_handler.callbacks
-    assert sum(isinstance(callback, TrackerPictures) for callback in callbacks) == 1
+    assert sum(isinstance(callback, EvaluationPictures) for callback in callbacks) == 1
