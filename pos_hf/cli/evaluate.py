@@ -34,20 +34,14 @@ def main(argv: list[str]) -> int:
     from pos_hf.run_folder import COUNTS_FILE, SCORES_FILE, WORST
 
     if args.out:
-        keep_existing(
-            [args.out / name for name in (SCORES_FILE, COUNTS_FILE)], "give another folder to --out"
-        )
+        written = [args.out / name for name in (SCORES_FILE, COUNTS_FILE)]
+        keep_existing(written, "give another folder to --out")
 
     from accelerate import Accelerator
 
-    from pos_hf.evaluation import (
-        evaluate_images,
-        keep_confident,
-        load_for_inference,
-        palette_of,
-        predict_images,
-        protocol,
-    )
+    from pos_hf.evaluation import evaluate_images, keep_confident, load_for_inference, palette_of
+    from pos_hf.evaluation.evaluator import predict_images
+    from pos_hf.evaluation.results import protocol
     from pos_hf.reporting import worst_images, write_examples
     from pos_hf.runs.rows import load_rows
 
@@ -56,6 +50,7 @@ def main(argv: list[str]) -> int:
     accelerator = Accelerator()  # not before: reading a config makes transformers reset accelerate's state
     model.to(accelerator.device)
     inference, rows = inference_from(args), data.masked_roles[role]
+    labeler = None if args.threshold is None else partial(keep_confident, threshold=args.threshold)
     evaluation = evaluate_images(
         model,
         rows,
@@ -65,16 +60,14 @@ def main(argv: list[str]) -> int:
         num_workers=args.num_workers,
         accelerator=accelerator,
         detailed=True,
-        pseudo_labeler=None if args.threshold is None else partial(keep_confident, threshold=args.threshold),
+        pseudo_labeler=labeler,
     )
     if accelerator.is_main_process:
         print(f"{args.model} on {len(evaluation.ids)} {role} images of {data.name}\n\n{table(evaluation)}")
         if args.out:
             args.out.mkdir(parents=True, exist_ok=True)
-            evaluation.save(
-                args.out,
-                protocol(model, inference, dataset=data.name, role=role, split_hash=data.split_hash()),
-            )
+            facts = {"dataset": data.name, "role": role, "split_hash": data.split_hash()}
+            evaluation.save(args.out, protocol(model, inference, **facts))
             worst = rows.select(worst_images(evaluation.image_areas.numpy()))
             predictions = predict_images(model, worst["image"], image_processor, inference)
             names = list(evaluation.id2label.values())

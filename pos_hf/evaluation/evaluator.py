@@ -96,17 +96,8 @@ def evaluate_models(
         Each model's evaluation of the whole data set.
     """
     ids = row_ids(dataset)
-    evaluations = [
-        Evaluation(
-            ids,
-            label_names(model),
-            model.device,
-            detailed=detailed,
-            pseudo_labeler=pseudo_labeler,
-            keep=keep,
-        )
-        for model in models
-    ]
+    measured: dict[str, Any] = {"detailed": detailed, "pseudo_labeler": pseudo_labeler, "keep": keep}
+    evaluations = [Evaluation(ids, label_names(model), model.device, **measured) for model in models]
     # the ranks of a sharded model gather its parameters in every forward, so all of them predict every image
     if accelerator and accelerator.distributed_type is DistributedType.FSDP:
         accelerator = None

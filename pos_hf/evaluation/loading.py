@@ -37,12 +37,10 @@ def load_for_inference(
             f"'{name_or_path}' holds a model but none in its folder '{subfolder}' (a supervised run has one "
             "model alone, no student beside a teacher): leave out --subfolder."
         )
-    if folder.is_dir() and not (folder / subfolder / "config.json").exists():
-        raise InputError(
-            f"'{name_or_path}' holds no config.json: give the output folder of a finished training run."
-        )
-    if Path(name_or_path).is_dir():
-        check_model_folder(Path(name_or_path), subfolder)
+    if folder.is_dir():
+        if not (folder / subfolder / "config.json").exists():
+            raise InputError(f"'{folder}' holds no config.json: give the folder of a finished training run.")
+        check_model_folder(folder, subfolder)
     try:
         model, report = AutoModelForSemanticSegmentation.from_pretrained(
             name_or_path,
