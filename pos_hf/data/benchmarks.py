@@ -15,7 +15,7 @@ from pos_hf.data.class_names import read_id2label
 from pos_hf.data.files import read_picture
 from pos_hf.data.folders import Pool, assemble, scored_pool
 from pos_hf.data.formats import coco_json
-from pos_hf.data.formats.base import shapes_to_mask
+from pos_hf.data.formats.base import refused, shapes_to_mask
 from pos_hf.data.listing import list_images
 from pos_hf.data.segmentation_data import SegmentationData
 from pos_hf.errors import InputError
@@ -154,18 +154,17 @@ def _coco_pool(root: Path, split: str, args: DataArguments) -> Pool:
         return Pool(images, list_images(folder))
     path = root / "annotations" / f"instances_{split}.json"
     content = coco_json.read_content(path)
-    images = list_images(root / split)
     ids = {label: id for id, label in enumerate(read_id2label(args).values())}
 
     def find(file_name: str) -> str:
         return str(root / split / file_name)
 
-    drawn = coco_json.pictures_of(content, f"annotations/{path.name}", find, small_last=True)
-    masks = {
-        os.path.splitext(os.path.relpath(picture.image, root / split))[0]: shapes_to_mask(picture, ids, 0)
-        for picture in drawn
-    }
-    return Pool(images, masks)
+    masks = {}
+    for picture in coco_json.pictures_of(content, f"annotations/{path.name}", find, small_last=True):
+        with refused(picture.where):
+            id = os.path.splitext(os.path.relpath(picture.image, root / split))[0]
+            masks[id] = shapes_to_mask(picture, ids, 0)
+    return Pool(list_images(root / split), masks)
 
 
 def _coco_labels(annotations: Path) -> list[str]:
