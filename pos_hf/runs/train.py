@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import json
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,9 @@ def _run_training(
     method = args.get_method()
     needs_unlabeled = "unsupervised" in method.objectives
     data, processor = load_images(model_args, data_args, needs_unlabeled)
+    if args.should_log:
+        for sentence in data.assumptions:
+            print(f"{data.name}: {sentence}", file=sys.stderr)
     check_rows(data, data_args, args)
     settle_device_views(data_args, args.device, data.num_channels)
     trainer = make_trainer(model_args, data_args, args, data, method, processor)

@@ -15,6 +15,7 @@ def test_a_coco_export_of_three_splits_trains_and_is_scored(folder, capsys):
     assert main(["check-data", config]) == 0
     assert "annotations are read as COCO JSON" in capsys.readouterr().out
     assert main(["train", config]) == 0
+    assert "export: annotations are read as COCO JSON" in capsys.readouterr().err
     metrics = json.loads((folder / "run" / "metrics.json").read_text())
     assert metrics["protocol"]["role"] == "test"
     assert set(metrics["per_category_iou"]) == {"background", "car", "dog"}

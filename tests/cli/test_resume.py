@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from pos_hf.cli.main import main
+from pos_hf.files import INCOMPLETE
 from pos_hf.training import POSTrainer
-from pos_hf.training.checkpoints import INCOMPLETE
 from tests.training.killing import fork
 
 
