@@ -10,11 +10,12 @@ from datasets import Dataset
 
 from pos_hf.data.arguments import DataArguments
 from pos_hf.data.class_names import read_id2label
+from pos_hf.data.colours import class_palette
 from pos_hf.data.decoding import rows_to_dataset
 from pos_hf.data.drawing import blank
 from pos_hf.data.files import Stored, read_text
 from pos_hf.data.listing import LISTED_SUFFIXES, MASK_SUFFIXES, Files, has_place, is_pattern, list_place
-from pos_hf.data.segmentation_data import SegmentationData, class_palette
+from pos_hf.data.segmentation_data import SegmentationData
 from pos_hf.errors import InputError
 
 Masks = Mapping[str, str | Stored]

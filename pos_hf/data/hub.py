@@ -13,8 +13,9 @@ from huggingface_hub.file_download import repo_folder_name
 
 from pos_hf.data.arguments import DataArguments
 from pos_hf.data.class_names import read_id2label
+from pos_hf.data.colours import class_palette
 from pos_hf.data.decoding import STORED_IMAGE
-from pos_hf.data.segmentation_data import SegmentationData, class_palette, row_ids
+from pos_hf.data.segmentation_data import SegmentationData, row_ids
 from pos_hf.errors import InputError, first_sentence
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from pos_hf.data.arguments import DataArguments
 from pos_hf.data.benchmarks import BENCHMARKS, load_coco
 from pos_hf.data.class_names import merge_classes
+from pos_hf.data.colours import class_palette
 from pos_hf.data.decoding import RowDecoder
 from pos_hf.data.files import pass_on_exhaustion
 from pos_hf.data.folders import load_folders, require_folder
@@ -13,7 +14,7 @@ from pos_hf.data.formats import FORMATS
 from pos_hf.data.formats.base import load_annotations
 from pos_hf.data.hub import load_huggingface
 from pos_hf.data.recognition import resolve
-from pos_hf.data.segmentation_data import SegmentationData, class_palette
+from pos_hf.data.segmentation_data import SegmentationData
 from pos_hf.data.shapes import load_shapes
 from pos_hf.data.splits import assign_roles
 from pos_hf.data.validation import validate

@@ -67,12 +67,6 @@ def row_ids(rows: Dataset) -> list[str]:
     return rows.with_format(None)["id"][:]
 
 
-def class_palette(id2label: dict[int, str]) -> list[list[int]]:
-    """Distinct colours for the classes; black, Pascal VOC's first, is kept for a class called background."""
-    skipped = 0 if id2label[0] == "background" else 1
-    return voc_palette(len(id2label) + skipped)[skipped:]
-
-
 def voc_palette(num_colors: int) -> list[list[int]]:
     """Distinct colours for class ids (Pascal VOC's colormap: the bits of the id, dealt to R, G, B)."""
     palette = []

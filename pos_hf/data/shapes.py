@@ -14,6 +14,7 @@ from numpy.random import Generator
 from PIL import Image
 
 from pos_hf.data.arguments import DataArguments
+from pos_hf.data.colours import class_palette
 from pos_hf.data.decoding import rows_to_dataset
 from pos_hf.data.segmentation_data import SegmentationData
 
@@ -38,8 +39,6 @@ LIGHT = 0.45  # strongest darkening from one side of the image to the other
 EXPOSURE = (0.7, 1.25)
 NOISE = (2.0, 10.0)  # standard deviation in grey levels
 
-PALETTE = [[0, 0, 0], [230, 60, 50], [245, 170, 40], [60, 180, 75], [50, 130, 220]]
-
 
 def load_shapes(args: DataArguments) -> SegmentationData:
     """Generate the dataset from `split_seed` alone; the test images are always the same."""
@@ -56,6 +55,7 @@ def load_shapes(args: DataArguments) -> SegmentationData:
     def count(asked: int | None, default: int) -> int:
         return default if asked is None else asked
 
+    id2label = dict(enumerate(["background", *CLASSES]))
     labeled = rows(0, args.split_seed, count(args.num_labeled, NUM_LABELED))
     unlabeled_ids, unlabeled_images, _ = rows(1, args.split_seed, count(args.num_unlabeled, NUM_UNLABELED))
     test = rows(2, 0, count(args.num_test, NUM_TEST))
@@ -65,8 +65,8 @@ def load_shapes(args: DataArguments) -> SegmentationData:
         unlabeled=rows_to_dataset(unlabeled_ids, unlabeled_images),
         selection=None,
         test=rows_to_dataset(*test),
-        id2label=dict(enumerate(["background", *CLASSES])),
-        palette=PALETTE,
+        id2label=id2label,
+        palette=class_palette(id2label),
     )
 
 

@@ -30,6 +30,8 @@ VARIABLES = {colour: f"var(--run-{i})" for i, colour in enumerate(RUN_COLOURS, 1
 }
 SIZE_INCHES = (4.4, 2.7)
 MAX_POINTS = 800
+LINEAR_UP_TO = 5
+"""Ratio of the largest to the smallest value."""
 MAX_CLASSES, MAX_COLUMNS = 16, 24
 """Of a heatmap."""
 NAMES_AS_THEY_ARE: dict[Any, Any] = {"text.parse_math": False}
@@ -62,6 +64,7 @@ def curves(
     logarithmic: bool = False,
     unit_interval: bool = False,
     reference: float | None = None,
+    factor: float = 1.0,
 ) -> str | None:
     """One logged quantity, or a solid and a dashed one, over training steps for every run.
 
@@ -72,19 +75,26 @@ def curves(
         logarithmic: Use a logarithmic value axis.
         unit_interval: Fix the value axis to 0 ... 1.
         reference: A value marked by a thin line.
+        factor: What values are multiplied by, 100 for percent.
 
     Returns:
         SVG, or None when no run logged either key.
     """
 
     def draw(axes: Axes) -> bool:
-        drawn = [
-            _line(axes, run.series(key), colour, style)
+        series = [
+            (*run.series(key), colour, style)
             for run, colour in zip(runs, RUN_COLOURS, strict=False)
             for key, style in ((solid, "-"), (dashed, "--"))
             if key
         ]
-        if logarithmic:
+        drawn = [
+            _line(axes, (steps, factor * values), colour, style) for steps, values, colour, style in series
+        ]
+        values = np.concatenate([values for _, values, _, _ in series])
+        values = values[values > 0]
+        # of less than a decade few ticks, or none, would be 1, 2 or 5
+        if logarithmic and len(values) and values.max() > LINEAR_UP_TO * values.min():
             axes.set_yscale("log")
             plain_numbers(axes.yaxis)
         if unit_interval:

@@ -13,7 +13,7 @@ from PIL import Image
 from pos_hf.errors import first_sentence
 from pos_hf.files import damaged
 from pos_hf.reporting.intervals import mean_iou, worst_images
-from pos_hf.reporting.pictures import IGNORED, folder_name, overlay, picture_colours
+from pos_hf.reporting.pictures import IGNORED, folder_name, overlay, picture_colours, tint
 from pos_hf.run_folder import WORST, Run
 from pos_hf.text import one_line
 
@@ -59,7 +59,7 @@ def examples(runs: Sequence[Run]) -> list[Example]:
     shared = [name for name in runs[0].examples if all(name in run.examples for run in runs)]
     shown = []
     for name in shared[:EXAMPLES_SHOWN]:
-        stored = [_stored(run.examples[name]) for run in runs]
+        stored = [stored_example(run.examples[name]) for run in runs]
         if len({truth.size for _, truth, _ in stored}) == 1:  # runs on other data may use the same names
             shown.append(Example(one_line(name), _compared(runs, stored)))
     return shown
@@ -114,12 +114,13 @@ def pseudo_label_strip(run: Run) -> Pictures:
     return strip
 
 
-def legend(runs: Sequence[Run]) -> list[tuple[str, str]]:
-    """Class name and CSS colour, read from the palette of the example pictures."""
+def legend(runs: Sequence[Run]) -> list[tuple[str, str, str]]:
+    """Class name, CSS colour of its outline and of its tint, from the palette of the example pictures."""
     names = list(runs[0].class_iou)
     for folder in runs[0].examples.values():
-        colours = picture_colours(_stored(folder)[1])
-        return [(name, "#{:02x}{:02x}{:02x}".format(*colours[i])) for i, name in enumerate(names[:256])]
+        colours = picture_colours(stored_example(folder)[1])
+        css = "#{:02x}{:02x}{:02x}".format
+        return [(name, css(*colours[i]), css(*tint(colours[i]))) for i, name in enumerate(names[:256])]
     return []
 
 
@@ -137,7 +138,7 @@ def _compared(runs: Sequence[Run], stored: Sequence[Stored]) -> Pictures:
 
 
 def _mistakes(folder: Path) -> Pictures:
-    image, truth, prediction = _stored(folder)
+    image, truth, prediction = stored_example(folder)
     pictures = [
         ("image", image),
         ("ground truth", _overlay(image, truth)),
@@ -147,7 +148,7 @@ def _mistakes(folder: Path) -> Pictures:
     return [(title, data_uri(picture)) for title, picture in pictures]
 
 
-def _stored(folder: Path) -> Stored:
+def stored_example(folder: Path) -> Stored:
     """Image, truth and prediction as `write_examples` stored them."""
     image, *masks = (_read(folder / name) for name in ("image.jpg", "truth.png", "prediction.png"))
     for mask, name in zip(masks, ("truth.png", "prediction.png"), strict=True):

@@ -14,6 +14,10 @@ from pos_hf.text import one_line
 
 IGNORED = 255
 IGNORED_COLOUR = (255, 255, 255)
+TINT, MIDDLE, CONTRAST = 0.6, 128, 32 / 128
+"""Share of the colour in a tint, and what the grey image below it is drawn together to."""
+BORDER_PARTS = 200
+"""A border is one pixel wide for so many of the picture's shorter side."""
 LEGEND_ROW = 22
 LEGEND_WIDTH = 240
 """Pixels."""
@@ -47,18 +51,45 @@ def mask_picture(mask: np.ndarray, palette: Palette) -> Image.Image:
     return picture
 
 
-def overlay(image: Image.Image, mask: np.ndarray, palette: Palette, opacity: float = 0.55) -> Image.Image:
-    """The image under its coloured mask; ignored pixels stay as they are.
+def overlay(image: Image.Image, mask: np.ndarray, palette: Palette) -> Image.Image:
+    """The image with every class tinted and outlined in its colour; what is black or ignored stays as it is.
+
+    Under a tint the image is grey and pale, so that what tells two classes apart is their colour alone: dark
+    or coloured things would otherwise move a class's pixels to another's colour.
 
     Args:
         image: PIL image of the mask's size.
         mask: Class ids, uint8 [H, W].
-        palette: Colour of each class.
-        opacity: Share of the colour, 0 to 1.
+        palette: Colour of each class; a black one, background's, is not drawn.
     """
-    image = image.convert("RGB")
-    coloured = Image.blend(image, mask_picture(mask, palette).convert("RGB"), opacity)
-    return Image.composite(image, coloured, Image.fromarray(mask == IGNORED))
+    pixels = np.asarray(image.convert("RGB")).astype(float)
+    colours = np.zeros((256, 3))
+    colours[: len(palette)] = palette
+    grey = MIDDLE + (np.asarray(image.convert("L")).astype(float)[..., None] - MIDDLE) * CONTRAST
+    drawn = np.logical_and(mask != IGNORED, np.any(colours, axis=1).take(mask))
+    pixels[drawn] = (TINT * colours[mask] + (1 - TINT) * grey)[drawn]
+    border = drawn & _borders(mask, max(round(min(mask.shape) / BORDER_PARTS), 1))
+    pixels[border] = colours[mask][border]
+    return Image.fromarray(pixels.round().astype(np.uint8))
+
+
+def tint(colour: Sequence[int]) -> tuple[int, int, int]:
+    """What a class of this colour looks like in an overlay of a grey image, for its legend."""
+    red, green, blue = (round(TINT * part + (1 - TINT) * MIDDLE) if any(colour) else 255 for part in colour)
+    return red, green, blue
+
+
+def _borders(mask: np.ndarray, width: int) -> np.ndarray:
+    """Pixels at most so far from another id, bool [H, W]."""
+    (height, length), padded = mask.shape, np.pad(mask, width, mode="edge")
+    steps = [step for step in range(-width, width + 1) if step]
+    shifts = [(step, 0) for step in steps] + [(0, step) for step in steps]
+    return np.logical_or.reduce(
+        [
+            padded[width + down : width + down + height, width + right : width + right + length] != mask
+            for down, right in shifts
+        ]
+    )
 
 
 def picture_colours(mask: Image.Image) -> Palette:
@@ -94,7 +125,9 @@ def with_legend(
     canvas.paste(picture.convert("RGB"))
     draw = ImageDraw.Draw(canvas)
     for i, left, top in places:
-        draw.rectangle((left, top + 4, left + 13, top + 17), fill=tuple(palette[i]), outline=(120, 120, 120))
+        draw.rectangle(
+            (left, top + 4, left + 13, top + 17), fill=tint(palette[i]), outline=tuple(palette[i]), width=2
+        )
         draw.text((left + 20, top + 3), one_line(names[i]), fill=(30, 30, 30), font=font)
     return canvas
 

@@ -14,6 +14,7 @@ from markupsafe import Markup
 
 from pos_hf.errors import InputError
 from pos_hf.files import write_text
+from pos_hf.reporting.answers import answers
 from pos_hf.reporting.figures import (
     RUN_COLOURS,
     class_heatmap,
@@ -44,6 +45,8 @@ class Figure:
     title: str
     svg: str
     caption: str
+    paper: str = ""
+    """The paper's figure that it repeats."""
 
 
 def write_report(folders: list[Path], out: Path) -> None:
@@ -72,6 +75,7 @@ def write_report(folders: list[Path], out: Path) -> None:
     environment.filters |= {"percent": _percent, "points": _points}
     page = environment.get_template("report.html.j2").render(
         signature=Markup(SIGNATURE),
+        answers=answers(runs),
         runs=[_summary(run) for run in runs],
         differences=_differences(runs),
         curves=training_figures(runs),
@@ -116,14 +120,14 @@ def training_figures(runs: Sequence[Run]) -> list[Figure]:
             "Against pseudo-labels on unlabeled images.",
         ),
         (
-            "mIoU during training",
-            curves(runs, "eval_mean_iou", "eval_student_mean_iou"),
+            "mIoU during training, in %",
+            curves(runs, "eval_mean_iou", "eval_student_mean_iou", factor=100),
             "Solid: the exported model (the teacher where there is one); dashed: the student beside it.",
         ),
         (
             "Gradient norms",
             curves(runs, "supervised_norm", "unsupervised_norm", logarithmic=True),
-            "Solid: supervised; dashed: unsupervised. Logarithmic.",
+            "Solid: supervised; dashed: unsupervised.",
         ),
         (
             "Weights of the update",
@@ -133,7 +137,7 @@ def training_figures(runs: Sequence[Run]) -> list[Figure]:
         (
             "MEO gain",
             curves(runs, "meo_gain", logarithmic=True, reference=1.0),
-            "By how much MEO lengthens the update; 1 changes nothing. Logarithmic.",
+            "By how much MEO lengthens the update; 1 changes nothing.",
         ),
     ]
     return [Figure(title, svg, caption) for title, svg, caption in candidates if svg]
@@ -171,39 +175,41 @@ def conflict_figures(runs: Sequence[Run]) -> list[Figure]:
             caption = (
                 f"Cosine of the two gradients; below zero in {_percent(share.mean())} % of the logged values."
             )
-            figures.append(Figure(f"Fig. 1a · conflict · {run.name}", between, caption))
+            figures.append(Figure(f"Do the gradients conflict? · {run.name}", between, caption, "Fig. 1a"))
         integrated = cosine(run, colour, "min_cosine")
         if integrated:
             caption = (
                 "The smaller cosine of the integrated gradient with either of the two; lowest logged value "
                 f"{run.series('min_cosine')[1].min():.2f}."
             )
-            figures.append(Figure(f"Fig. 1b/c · after integration · {run.name}", integrated, caption))
+            figures.append(
+                Figure(f"Does the update point against one? · {run.name}", integrated, caption, "Fig. 1b/c")
+            )
     for run, colour in zip(runs, RUN_COLOURS, strict=False):
         norms = norm_distributions(run, colour)
         if norms:
             caption = f"Filled: supervised; dashed: unsupervised. {_variance_ratio(run)}"
-            figures.append(Figure(f"Fig. 3a · norm distributions · {run.name}", norms, caption))
+            figures.append(Figure(f"How long the gradients are · {run.name}", norms, caption, "Fig. 3a"))
     share_svg = unsupervised_share(runs)
     if share_svg:
         caption = "Unsupervised weight divided by the sum of both; for POS this is αᵘ."
-        figures.append(Figure("Fig. 3b · unsupervised weight", share_svg, caption))
+        figures.append(Figure("Share of the unsupervised weight", share_svg, caption, "Fig. 3b"))
     return figures
 
 
 def landscape_figures(runs: Sequence[Run]) -> list[Figure]:
     """The paper's Fig. 5 for the runs whose landscape was measured."""
     figures = []
-    for key, title in (("loss", "training loss"), ("mean_iou", "test mIoU")):
+    for key, title in (("loss", "Training loss"), ("mean_iou", "Test mIoU")):
         svg = landscape_lines(runs, key)
         if svg:
             caption = "One random direction, the same for all runs, on the scale of each run's filters."
-            figures.append(Figure(f"Fig. 5 · {title}", svg, caption))
+            figures.append(Figure(f"{title} along a line", svg, caption, "Fig. 5"))
         for run, colour in zip(runs, RUN_COLOURS, strict=False):
             contours = landscape_contours(run, colour, key)
             if contours:
                 caption = "Two filter-normalised directions; + is the trained model."
-                figures.append(Figure(f"Fig. 5 · {title} · {run.name}", contours, caption))
+                figures.append(Figure(f"{title} on a plane · {run.name}", contours, caption, "Fig. 5"))
     return figures
 
 

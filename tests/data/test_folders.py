@@ -22,7 +22,7 @@ def test_the_plain_layout_needs_no_options(folder):
     assert data.unlabeled["id"] == [f"unlabeled/street_{index}" for index in range(4)]
     assert data.test["id"] == ["pet_0", "pet_1", "pet_2"] and data.selection is None
     assert data.id2label == {0: "background", 1: "cat", 2: "dog"} and data.name == "pets"
-    assert data.palette == [[0, 0, 0], [128, 0, 0], [0, 128, 0]]
+    assert data.palette == [[0, 0, 0], [213, 94, 0], [86, 180, 233]]
     row = data.labeled[3]
     assert list(row["image"].getdata()) == list(picture(3).getdata())
     assert (mask_ids(3) == row["mask"]).all()

@@ -20,6 +20,7 @@ from pos_hf.reporting.gallery import (
     worst,
 )
 from pos_hf.reporting.intervals import mean_iou
+from pos_hf.reporting.pictures import tint
 
 from .fake_run import NAMES, PALETTE
 
@@ -96,4 +97,5 @@ def test_the_strip_takes_the_evaluations_of_the_log_evenly_with_the_first_and_th
 
 def test_the_legend_has_the_colours_of_the_masks(make_run) -> None:
     colours = ["#{:02x}{:02x}{:02x}".format(*colour) for colour in PALETTE]
-    assert legend(read_runs([make_run("run")])) == list(zip(NAMES, colours, strict=True))
+    tints = ["#{:02x}{:02x}{:02x}".format(*tint(colour)) for colour in PALETTE]
+    assert legend(read_runs([make_run("run")])) == list(zip(NAMES, colours, tints, strict=True))
