@@ -14,8 +14,15 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[test,dev,docs]"
 	touch $@
 
-demo: venv
-	$(PYTHON) scripts/demo.py
+# neither tests nor tools
+$(VENV)/.demo: pyproject.toml constraints.txt
+	@echo "installing into $(VENV), once: some minutes"
+	python3 -m venv $(VENV)
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable .
+	touch $@
+
+demo: $(VENV)/.demo
+	$(VENV)/bin/pos-hf demo
 
 test: venv
 	$(PYTEST)

@@ -5,6 +5,9 @@ import re
 import textwrap
 from collections.abc import Iterable
 
+NEAR = 0.7
+"""Similarity from which a name is a likely slip of another: "lerning_rate" is, "patience" is not."""
+
 
 class InputError(ValueError):
     """A config, folder, image, mask or checkpoint cannot be used as it is.
@@ -59,3 +62,16 @@ def nearest(name: str, known: Iterable[str]) -> str:
         One of `known`.
     """
     return difflib.get_close_matches(name, list(known), n=1, cutoff=0)[0]
+
+
+def did_you_mean(name: str, known: Iterable[str], prefix: str = "", listed: str = "docs/settings.md") -> str:
+    """The end of a sentence about an unknown name: a known one that is near, or where they are listed.
+
+    Args:
+        name: what was written.
+        known: what could have been.
+        prefix: put before the known name.
+        listed: where all of them are.
+    """
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=NEAR)
+    return f", did you mean '{prefix}{near[0]}'?" if near else f": {listed} lists the known ones"

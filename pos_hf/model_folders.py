@@ -14,11 +14,30 @@ from transformers.utils import (
     WEIGHTS_INDEX_NAME,
 )
 
-from pos_hf.errors import InputError
+from pos_hf.errors import InputError, did_you_mean
 from pos_hf.files import MANIFEST, changed_file, read_json, read_manifest
 
 CHECKED = (".json", ".py", ".safetensors")
 """Suffixes of a model's own files, in a checkpoint too, whose optimizer no model needs."""
+
+
+def refuse_mistyped_folder(name: str) -> None:
+    """Say that a folder does not exist, before it is taken for a Hub repository and asked for over the net.
+
+    Args:
+        name: of a folder, or a Hub id.
+
+    Raises:
+        InputError: it is no folder, and reads like a path: it begins with ".", "/" or "~", has more than two
+            parts, or its first part is a folder here.
+    """
+    path = Path(name)
+    reads_like_a_path = name.startswith((".", "/", "~")) or len(path.parts) > 2
+    if path.is_dir() or not (reads_like_a_path or (len(path.parts) == 2 and path.parent.is_dir())):
+        return
+    siblings = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
+    near = did_you_mean(path.name, siblings, f"{path.parent}/") if siblings else ""
+    raise InputError(f"there is no model folder '{name}'{near if near.startswith(',') else ''}")
 
 
 def check_model_folder(folder: Path, subfolder: str = "") -> None:

@@ -21,6 +21,7 @@ LANDSCAPE_FILE = "landscape.jsonl"
 CONFLICT_FILE, CONFLICT_PICTURE = "conflict.json", "conflict.svg"
 FAILURE_FILE = "not_finite.json"
 CARD_FILE, REPORT_FILE = "README.md", "report.html"
+PROPOSAL_FILE = "proposed.yaml"  # the config of `pos-hf train FOLDER`
 EXAMPLES, WORST, PSEUDO_LABELS = "examples", "worst", "pseudo_labels"
 """Folders of pictures."""
 STUDENT_FOLDER = "student"  # beside the exported teacher
@@ -37,6 +38,7 @@ OUTPUTS = (
     FAILURE_FILE,
     COUNTS_FILE,
     "preprocessor_config.json",
+    PROPOSAL_FILE,
     PSEUDO_LABELS,
     REPORT_FILE,
     STUDENT_FOLDER,

@@ -19,6 +19,7 @@ from pos_hf.balancing import Gramian
 from pos_hf.cli.main import COMMANDS, main
 from pos_hf.data import shapes
 from pos_hf.runs.config import parse_config
+from pos_hf.runs.recipes import recipe_file, recipes
 from tests.launching import ROOT
 
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -136,7 +137,11 @@ def check_command(words: list[str], monkeypatch) -> None:
             check_pos_hf(command, rest, monkeypatch)
         case ["accelerate", "launch", *rest]:
             parsed = launch_command_parser().parse_args(rest)
-            check_script(parsed.training_script, parsed.training_script_args, monkeypatch)
+            if parsed.module:
+                assert parsed.training_script == "pos_hf"
+                check_pos_hf(parsed.training_script_args[0], parsed.training_script_args[1:], monkeypatch)
+            else:
+                check_script(parsed.training_script, parsed.training_script_args, monkeypatch)
         case ["torchrun", "--nproc_per_node", number, script, *rest]:
             assert number.isdigit()
             check_script(script, rest, monkeypatch)
@@ -167,8 +172,10 @@ def check_pos_hf(command: str, arguments: list[str], monkeypatch) -> None:
         patch.setattr(argparse.ArgumentParser, "parse_known_args", parse_and_stop)
         import_module(f"pos_hf.cli.{command.replace('-', '_')}").main(arguments)
     options, rest = stopped.value.args
-    if command in ("train", "check-data") and options.config.suffix == ".yaml":
-        parse_config(options.config, [*rest, "--use_cpu"])
+    if command == "train" and (name := str(options.config)) in recipes():
+        parse_config(recipe_file(name), [*rest, "--use_cpu"])
+    elif command in ("train", "check-data") and Path(options.config).suffix == ".yaml":
+        parse_config(Path(options.config), [*rest, "--use_cpu"])
     else:
         assert not rest, rest
 
@@ -232,3 +239,10 @@ def test_finetuning_goes_on_from_the_weights_with_other_classes(workplace, tmp_p
     assert len(before) - len(kept) == 2  # weight and bias of the last layer
     for name in kept:
         torch.testing.assert_close(model.state_dict()[name], before[name], rtol=0, atol=1e-9)
+
+
+def test_the_readme_is_short():
+    """One page, with a picture in its first screen."""
+    text = (ROOT / "README.md").read_text()
+    assert len(text.split()) <= 700
+    assert "](docs/figures/" in "".join(text.splitlines(keepends=True)[:8])

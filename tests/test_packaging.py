@@ -55,7 +55,9 @@ def test_sdist_and_wheel_are_complete_and_install(tmp_path):
     names = {Path(name) for name in zipfile.ZipFile(wheel).namelist()}
     shipped = {name for name in names if not name.parts[0].endswith(".dist-info")}
     files = (path for path in (ROOT / "pos_hf").rglob("*") if path.is_file())
-    assert shipped == {path.relative_to(ROOT) for path in files if "__pycache__" not in path.parts}
+    own = {path.relative_to(ROOT) for path in files if "__pycache__" not in path.parts}
+    recipes = {path.relative_to(ROOT / "configs") for path in (ROOT / "configs").rglob("*.*")}
+    assert shipped == own | {Path("pos_hf/recipes") / path for path in recipes}
     assert Path("pos_hf/py.typed") in shipped
     assert Path("pos_hf/hub/templates/card.md.j2") in shipped
 
@@ -71,7 +73,17 @@ def test_sdist_and_wheel_are_complete_and_install(tmp_path):
     ).split()
     assert place.startswith(packages)
     assert version == pos_hf.__version__
-    assert "0 errors" in run(environment / "bin" / "pos-hf", "check-data", "shapes", cwd=tmp_path)
+    # what a pip user types first, in an empty folder
+    pos_hf_command, empty = environment / "bin" / "pos-hf", tmp_path / "empty"
+    empty.mkdir()
+    assert "0 errors" in run(pos_hf_command, "check-data", "shapes", cwd=empty)
+    assert "pascal/unimatch_v2/dinov2_small" in run(pos_hf_command, "recipes", cwd=empty)
+    few = ("--max_steps", 1, "--num_unlabeled", 8, "--num_test", 2, "--use_cpu")
+    assert "report.html" in run(pos_hf_command, "demo", *few, cwd=empty)
+    trained = run(pos_hf_command, "train", "shapes", "--output_dir", "run", *few, cwd=empty)
+    assert "test mIoU" in trained and "pos-hf predict run" in trained
+    run(pos_hf_command, "report", "run", "--out", "page.html", cwd=empty)
+    assert (empty / "page.html").is_file() and (empty / "demo" / "report.html").is_file()
 
 
 def test_the_citation_names_the_paper():

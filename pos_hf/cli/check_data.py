@@ -48,10 +48,10 @@ def main(argv: list[str]) -> int:
     if args.write_split is not None:
         roles = ("labeled", "unlabeled", "selection", "test")
         keep_existing(
-            [args.write_split / f"{role}.txt" for role in roles], "give another folder to --write-split"
+            [args.write_split / f"{role}.txt" for role in roles], "give another folder to --write_split"
         )
     pages = [path for path in (args.html, args.write_config) if path is not None]
-    keep_existing(pages, "give another name to --html or --write-config")
+    keep_existing(pages, "give another name to --html or --write_config")
     report = check_data(data_args, needs_unlabeled, adjusts_rare_classes)
     print(summary(report))
     if args.html is not None:
@@ -76,9 +76,9 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("config", type=Path, help="a config file, a folder, or `shapes`")
     parser.add_argument("--html", type=Path, help="page to draw: images under their masks, classes, findings")
     parser.add_argument(
-        "--write-config", type=Path, help="config to write, with the lines that mend the data"
+        "--write_config", type=Path, help="config to write, with the lines that mend the data"
     )
-    parser.add_argument("--write-split", type=Path, help="folder to write the ids of every role to")
+    parser.add_argument("--write_split", type=Path, help="folder to write the ids of every role to")
     return parser
 
 

@@ -6,10 +6,14 @@ import os
 import sys
 from importlib import import_module
 
-from pos_hf.errors import InputError, TrainingStopped, nearest
+from pos_hf import __version__
+from pos_hf.errors import InputError, TrainingStopped, did_you_mean
 
 COMMANDS = {
-    "train": "train a model from a config file",
+    "demo": "train on generated images with and without the unlabeled ones",
+    "init": "look at a folder of images and write a config for it",
+    "train": "train a model from a config file, a folder of images or a recipe",
+    "recipes": "list the recipes that come with the package",
     "evaluate": "score a model on labeled images",
     "predict": "write masks and overlays for a folder of images",
     "suggest": "choose the unlabeled images to label next",
@@ -44,9 +48,12 @@ def main(argv: list[str] | None = None) -> int:
             print(f"  {name:<12}{purpose}")
         print("\npos-hf COMMAND --help says more.")
         return 0
+    if arguments[0] == "--version":
+        print(f"pos-hf {__version__}")
+        return 0
     if arguments[0] not in COMMANDS:
-        meant = nearest(arguments[0], COMMANDS)
-        print(f"pos-hf: unknown command {arguments[0]!r}, did you mean {meant!r}?", file=sys.stderr)
+        meant = did_you_mean(arguments[0], COMMANDS, listed="pos-hf --help")
+        print(f"pos-hf: unknown command {arguments[0]!r}{meant}", file=sys.stderr)
         return 2
     return run_command(arguments[0], arguments[1:])
 

@@ -111,7 +111,7 @@ def parser() -> argparse.ArgumentParser:
         "--confidence", action="store_true", help="write DIR/confidence, grey pictures of 0 to 255, as well"
     )
     group.add_argument(
-        "--min-confidence", type=float, default=0.0, help="pixels below it are 255 (ignored) in the masks"
+        "--min_confidence", type=float, default=0.0, help="pixels below it are 255 (ignored) in the masks"
     )
     add_remote_code_argument(parser)
     add_inference_arguments(parser)

@@ -24,7 +24,7 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument("study", type=Path, help="YAML file, such as configs/studies/shapes.yaml")
     parser.add_argument(
-        "--label-budget",
+        "--label_budget",
         type=labels,
         metavar="6,12,24",
         help="the file is a run's config: compare it with supervised training at these numbers of labels",

@@ -1,10 +1,12 @@
-"""`pos-hf train CONFIG [--key value ...]`, also scripts/train.py: a config in, a finished run folder out."""
+"""`pos-hf train CONFIG [--key value ...]`: a config, folder or recipe in, a finished run folder out."""
 
 import argparse
+import tempfile
 from pathlib import Path
 
 from pos_hf.cli.parsing import CommandParser
 
+CONFIG_SUFFIXES = (".yaml", ".yml", ".json")
 EPILOG = """\
 The keys people change most (a config file holds them as `key: value`; the command line wins):
 
@@ -21,7 +23,7 @@ The keys people change most (a config file holds them as `key: value`; the comma
   --resume_from_checkpoint   a checkpoint folder, or `latest`, which begins where there is none yet
 
 Every field of POSConfig (all of transformers' TrainingArguments among them), DataArguments and ModelArguments
-is a key. Several processes: `accelerate launch scripts/train.py CONFIG ...`.
+is a key. Several processes: `accelerate launch -m pos_hf train CONFIG ...`.
 """
 
 
@@ -44,11 +46,38 @@ def main(argv: list[str]) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("config", type=Path, help="YAML file of the run")
+    parser.add_argument("config", help="YAML file of the run, a folder of images, or a recipe's name")
     arguments, overrides = parser.parse_known_args(argv)
 
     from pos_hf.runs.config import parse_config
+    from pos_hf.runs.recipes import recipe_file
     from pos_hf.runs.train import run_training
 
-    run_training(*parse_config(arguments.config, overrides))
+    config = Path(arguments.config)
+    if config.suffix not in CONFIG_SUFFIXES and (config.is_dir() or arguments.config == "shapes"):
+        return _train_folder(config, overrides)
+    if config.suffix not in CONFIG_SUFFIXES and not config.exists():
+        config = recipe_file(arguments.config)
+    run_training(*parse_config(config, overrides))
+    return 0
+
+
+def _train_folder(folder: Path, overrides: list[str]) -> int:
+    """Train as a look at a folder suggests; what was chosen is shown, and kept in the run."""
+    from pos_hf.files import write_text
+    from pos_hf.run_folder import PROPOSAL_FILE
+    from pos_hf.runs.config import parse_config
+    from pos_hf.runs.proposal import propose_config
+    from pos_hf.runs.train import run_training
+
+    text = propose_config(folder)
+    with tempfile.TemporaryDirectory() as scratch:
+        file = Path(scratch) / PROPOSAL_FILE
+        file.write_text(text)
+        arguments = parse_config(file, overrides)
+    if arguments[2].should_log and arguments[2].console != "json":
+        print(text, flush=True)
+    run = run_training(*arguments)
+    if arguments[2].should_save:
+        write_text(run / PROPOSAL_FILE, text)
     return 0

@@ -214,11 +214,11 @@ class DataArguments:
     balanced_split: bool = field(
         default=False, metadata={"help": "Draw the `num_labeled` labels so that rare classes are covered."}
     )
-    selection_share: float = field(
-        default=0.1,
+    selection_share: float | None = field(
+        default=None,
         metadata={
-            "help": "Share of the labeled images set aside as the selection set when none is given; 0 trains "
-            "on every label, as published protocols do."
+            "help": "Share of the labeled images set aside as the selection set when none is given. Default: "
+            "0.1 where `eval_strategy` evaluates during training, else 0, which trains on every label."
         },
     )
 

@@ -119,7 +119,7 @@ def _keep_labels(data: SegmentationData, args: DataArguments) -> SegmentationDat
 
 
 def _carve_selection(data: SegmentationData, args: DataArguments) -> SegmentationData:
-    count = int(args.selection_share * len(data.labeled))
+    count = int((args.selection_share or 0) * len(data.labeled))
     if count == 0:
         return data
     carved, rest = _cut(

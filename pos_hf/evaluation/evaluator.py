@@ -103,7 +103,7 @@ def evaluate_models(
         accelerator = None
     rank, world = (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)
     mine = range(rank, len(dataset), world)
-    bar = tqdm(total=len(mine), desc=description, unit="img", disable=rank > 0, leave=False)
+    bar = tqdm(total=len(mine), desc=description, unit="img", disable=True if rank else None, leave=False)
     were_training = [model.training for model in models]
     for model in models:
         model.eval()

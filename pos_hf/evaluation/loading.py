@@ -10,7 +10,7 @@ from transformers import AutoModelForSemanticSegmentation, BaseImageProcessor, P
 
 from pos_hf.errors import InputError, first_sentence
 from pos_hf.evaluation.inference import palette_of, patch_size
-from pos_hf.model_folders import check_model_folder
+from pos_hf.model_folders import check_model_folder, refuse_mistyped_folder
 from pos_hf.models.processors import image_range, load_image_processor
 
 MAX_SIDE = 16384
@@ -31,6 +31,7 @@ def load_for_inference(
     Raises:
         InputError: There is no such model, it is damaged, or it brings code that is not trusted.
     """
+    refuse_mistyped_folder(name_or_path)
     folder = Path(name_or_path)
     if subfolder and (folder / "config.json").exists() and not (folder / subfolder / "config.json").exists():
         raise InputError(

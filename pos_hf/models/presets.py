@@ -8,7 +8,7 @@ from transformers import AutoConfig, AutoModelForSemanticSegmentation, PreTraine
 from transformers.models.auto.modeling_auto import MODEL_FOR_BACKBONE_MAPPING
 
 from pos_hf.errors import InputError, first_sentence
-from pos_hf.model_folders import check_model_folder
+from pos_hf.model_folders import check_model_folder, refuse_mistyped_folder
 from pos_hf.models import processors
 
 logger = logging.getLogger(__name__)
@@ -161,6 +161,8 @@ def check_name(name_or_path: str) -> None:
     Raises:
         InputError: it cannot.
     """
+    if name_or_path not in PRESETS:
+        refuse_mistyped_folder(name_or_path)
     if name_or_path not in PRESETS and "/" not in name_or_path and not Path(name_or_path).is_dir():
         raise InputError(
             f"there is no model {name_or_path!r}: give a folder, a Hub id (user/name) or one of "

@@ -13,7 +13,7 @@ import yaml
 from transformers import HfArgumentParser
 
 from pos_hf.data import DataArguments
-from pos_hf.errors import InputError, first_sentence, nearest
+from pos_hf.errors import InputError, did_you_mean, first_sentence
 from pos_hf.training import POSConfig
 from pos_hf.values import check_group, json_options
 
@@ -43,6 +43,7 @@ class ModelArguments:
 
 MAX_BYTES, MAX_VALUES, MAX_DEPTH = 1 << 20, 100_000, 50
 """Of a config file; each `*alias` counts as all that it stands for."""
+SELECTION_SHARE = 0.1
 GROUPS: list[Any] = [ModelArguments, DataArguments, POSConfig]
 Arguments = tuple[ModelArguments, DataArguments, POSConfig]
 
@@ -82,7 +83,7 @@ def parse_config(path: Path | None, overrides: list[str]) -> Arguments:
     for key in values:
         if key not in defaults:
             key = str(key)
-            raise InputError(f"{path}: unknown key {key!r}, did you mean {nearest(key, defaults)!r}?")
+            raise InputError(f"{path}: unknown key {key!r}{did_you_mean(key, defaults)}")
     try:
         parser.set_defaults(**copy.deepcopy(defaults) | values)
         chosen = parser.parse_known_args(overrides)[0]
@@ -98,7 +99,9 @@ def parse_config(path: Path | None, overrides: list[str]) -> Arguments:
         raise InputError(f"{where}: {problem}") from error
     model, data, training, remaining = groups
     for key in (argument.removeprefix("--").split("=")[0] for argument in remaining):
-        raise InputError(f"unknown argument --{key}, did you mean --{nearest(key, defaults)}?")
+        raise InputError(f"unknown argument --{key}{did_you_mean(key, defaults, '--')}")
+    if data.selection_share is None:  # labels are scarce: none is set aside that nothing looks at
+        data.selection_share = 0.0 if training.eval_strategy == "no" else SELECTION_SHARE
     return model, data, training
 
 

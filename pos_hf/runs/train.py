@@ -5,10 +5,12 @@ import dataclasses
 import json
 import shutil
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from transformers.utils.logging import disable_progress_bar as hide_bars
 
 from pos_hf.data import DataArguments, SegmentationData
 from pos_hf.evaluation import evaluate_images, labeler_of, predict_images, protocol
@@ -28,6 +30,7 @@ from pos_hf.runs.preflight import (
     settle_device_views,
 )
 from pos_hf.runs.resume import find_checkpoint, lies_in
+from pos_hf.runs.screens import show_end, show_start
 from pos_hf.training import POSConfig, POSTrainer
 from pos_hf.training.advice import advice_on_evaluation, advice_on_failure
 from pos_hf.training.checkpoints import checkpoints
@@ -110,6 +113,9 @@ def _run_training(
             # or the replaced run's would pass for this one's
             for old in [*checkpoints(folder), *(folder / name for name in OUTPUTS)]:
                 shutil.rmtree(old) if old.is_dir() else old.unlink(missing_ok=True)
+        show_start(trainer, model_args, data_args, data)
+    hide_bars()  # "Writing model shards 100 %" would be the last words of a run
+    began = time.monotonic()
     can_checkpoint = trainer.exported_model.supports_gradient_checkpointing
     with advice_on_failure(args, data_args.crop_size, can_checkpoint):
         trainer.train(resume_from_checkpoint=checkpoint)
@@ -118,6 +124,8 @@ def _run_training(
     trainer.save_state()
     with trainer.as_loaded(), advice_on_evaluation(args, str(folder)):
         finish_folder(trainer, data, facts)
+    if args.should_save:
+        show_end(trainer.console, folder, time.monotonic() - began)
     if args.push_to_hub:
         trainer.push_to_hub()
 

@@ -187,7 +187,7 @@ def label_budget(config: Path, numbers: Sequence[int], num_seeds: int) -> Study:
     if args.method == "supervised":
         raise InputError(f"{config} trains without unlabeled images: give a config that uses them")
     if len(set(numbers)) < len(numbers) or min(numbers) < 1:
-        raise InputError("--label-budget needs different numbers of labels, such as 6,12,24,48")
+        raise InputError("--label_budget needs different numbers of labels, such as 6,12,24,48")
     name = f"{args.method}, {args.strategy}"
     budget = tuple(sorted(numbers))
     file = StudyFile(

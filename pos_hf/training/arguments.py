@@ -38,6 +38,7 @@ INTERVALS = {
     "max_grad_norm": "[0, inf)",
     "teacher_decay": "[0, 1]",
     "max_skipped_steps": "[1, 1e12]",
+    "early_stopping_patience": "[1, 1e12]",
     "strategy_burn_in_steps": "[0, 1e12]",
     "logging_steps": "(0, 1e12]",
     "eval_steps": "(0, 1e12]",
@@ -113,6 +114,10 @@ class POSConfig(TrainingArguments):
             example `{"window": 798}`; None predicts each whole.
         sync_batch_norm: BatchNorm sees the images of all processes (GPUs), as the published ResNet runs do.
         overwrite: replace the run that `output_dir` already holds.
+        early_stopping_patience: stop after this many evaluations in a row without a better score, and export
+            the best; it saves where it evaluates.
+        console: "auto" shows rows and a bar on a terminal and plain rows elsewhere, "plain" always the
+            latter, "json" one JSON object a line with every number of the log.
         max_skipped_steps: stop with an error after this many steps in a row whose gradient is not finite.
     """
 
@@ -178,6 +183,13 @@ class POSConfig(TrainingArguments):
     sync_batch_norm: bool = field(
         default=False, metadata={"help": "BatchNorm over the images of all processes; one has no use for it."}
     )
+    early_stopping_patience: int | None = field(
+        default=None,
+        metadata={"help": "Stop after this many evaluations without a better score, and export the best."},
+    )
+    console: Literal["auto", "plain", "json"] = field(
+        default="auto", metadata={"help": "What a run prints: auto, plain rows, or json, an object a line."}
+    )
     max_skipped_steps: int = field(
         default=10, metadata={"help": "Stop after this many non-finite steps in a row."}
     )
@@ -205,6 +217,11 @@ class POSConfig(TrainingArguments):
         if self.lr_scheduler_type != "polynomial" and self.lr_scheduler_kwargs == POLYNOMIAL:
             self.lr_scheduler_kwargs = None  # the default's, which no other schedule takes
         check_open_files(self.dataloader_num_workers)
+        if self.early_stopping_patience is not None:
+            if self.eval_strategy == "no":
+                raise InputError("early_stopping_patience needs scores: set eval_strategy to steps or epoch")
+            self.load_best_model_at_end = True
+            self.save_strategy, self.save_steps = self.eval_strategy, self.eval_steps or self.logging_steps
         if self.metric_for_best_model is None and (
             self.load_best_model_at_end or self.save_strategy == "best"
         ):

@@ -11,7 +11,8 @@ from datasets import Dataset
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.utils.data import DataLoader, Sampler
-from transformers import BaseImageProcessor, PreTrainedModel
+from transformers import BaseImageProcessor, EarlyStoppingCallback, PreTrainedModel, PrinterCallback
+from transformers.trainer import DEFAULT_PROGRESS_CALLBACK
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput
 
 from pos_hf.balancing import Strategy
@@ -25,6 +26,7 @@ from pos_hf.workers import outlive_sigterm
 from .arguments import POSConfig
 from .callbacks import KeepInStep
 from .checkpoints import newest_complete, rotate, sealed
+from .console import RunConsole
 from .diagnostics import Diagnostics
 from .evaluating import run_in_mixed_precision
 from .guards import SkippedSteps, count_bad_samples, warn_of_spike
@@ -85,6 +87,12 @@ class POSTrainer(TeacherStudentTrainer):
         self.facts = facts_of(self.method, name, self.train_dataset, args.seed)
         self.identity = identity_of(args, self.method, self.exported_model, self.processing_class, self.facts)
         self.run_state = RunState(self.teacher, self.method, self.diagnostics, self.skips, self.identity)
+        self.console = RunConsole(args.console)
+        for printing in (PrinterCallback, DEFAULT_PROGRESS_CALLBACK):
+            self.remove_callback(printing)
+        self.add_callback(self.console)
+        if args.early_stopping_patience is not None:
+            self.add_callback(EarlyStoppingCallback(args.early_stopping_patience))
         self.stop = StopOnSignal()
         self.add_callback(self.stop)
         self.add_callback(KeepInStep(self.sampler, self.run_state, self.accelerator))

@@ -446,7 +446,7 @@ FILES = [
     Case("earlier export", ("out.onnx", "kept"), write("out.onnx", "mine"),
          "export {}/model --to {}/out.onnx"),
     Case("earlier split", ("labeled.txt", "kept"), write("out/labeled.txt", "mine"),
-         "check-data {}/config.yaml --write-split {}/out"),
+         "check-data {}/config.yaml --write_split {}/out"),
     Case("page that is no report", ("page.html", "no earlier report"), write("page.html", "mine"),
          "report {}/model --out {}/page.html"),
     Case("report of no run", ("trainer_state.json",), command="report {}/model"),

@@ -46,7 +46,7 @@ def test_defects_are_grouped_and_the_mending_line_is_printed(folder, capsys):
 
 
 def test_the_split_is_written(folder, capsys):
-    assert main([str(folder), "--write-split", str(folder / "split")]) == 0
+    assert main([str(folder), "--write_split", str(folder / "split")]) == 0
     split_hash = load_data(DataArguments(dataset=str(folder))).split_hash()
     assert f"the split {split_hash} is written" in capsys.readouterr().out
     assert len((folder / "split" / "unlabeled.txt").read_text().splitlines()) == 7
@@ -56,7 +56,7 @@ def test_a_page_and_a_config_are_written_that_mend_the_data(folder, tmp_path, ca
     for path in folder.glob("masks/*"):
         Image.fromarray(np.asarray(Image.open(path)) * np.uint8(255)).save(path)
     page, config = tmp_path / "out" / "check.html", tmp_path / "out" / "config.yaml"
-    assert main([str(folder), "--html", str(page), "--write-config", str(config)]) == 2
+    assert main([str(folder), "--html", str(page), "--write_config", str(config)]) == 2
     text = page.read_text()
     assert "data:image/jpeg;base64," in text and "mask_values" in text and "right" in text
     assert main([str(config)]) == 0 and "0 errors" in capsys.readouterr().out

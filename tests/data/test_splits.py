@@ -91,7 +91,7 @@ def test_balanced_split_is_an_option(folder):
 
 @pytest.mark.parametrize(("labels", "carved"), [(6, 0), (10, 1), (16, 1), (46, 4)])
 def test_a_tenth_of_the_labels_is_carved_for_selection(labels, carved):
-    data = load("shapes", num_labeled=labels, num_unlabeled=1, num_test=1)
+    data = load("shapes", num_labeled=labels, num_unlabeled=1, num_test=1, selection_share=0.1)
     assert (len(data.selection) if data.selection else 0) == carved and len(data.labeled) == labels - carved
 
 

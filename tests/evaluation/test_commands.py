@@ -74,7 +74,7 @@ def test_evaluate_keeps_earlier_scores(model_folder, image_folder, tmp_path) -> 
 
 
 def test_evaluate_refuses_data_it_cannot_score(model_folder, image_folder, tmp_path) -> None:
-    with pytest.raises(InputError, match="is neither"):
+    with pytest.raises(InputError, match="there is no model folder"):
         evaluate.main([str(tmp_path / "absent"), str(image_folder)])
     with pytest.raises(InputError, match=r"holds no config\.json"):
         evaluate.main([str(image_folder), str(image_folder)])
@@ -193,7 +193,7 @@ def test_predict_writes_for_an_annotation_tool_and_leaves_out_what_is_not_sure(
 ) -> None:
     out = tmp_path / "out"
     arguments = [model_folder, str(image_folder / "images"), "--out", str(out), "--to", "coco"]
-    arguments += ["--confidence", "--min-confidence", "0.3"]
+    arguments += ["--confidence", "--min_confidence", "0.3"]
     assert predict.main(arguments) == 0
     model, processor = load_for_inference(model_folder, "cpu")
     maps = predict_probabilities(model, dataset["image"], processor)
@@ -209,4 +209,4 @@ def test_predict_writes_for_an_annotation_tool_and_leaves_out_what_is_not_sure(
     with pytest.raises(InputError, match="is kept"):  # it may have been corrected
         predict.main(arguments)
     with pytest.raises(InputError, match="other options"):
-        predict.main([*arguments[:4], "--min-confidence", "0.5"])
+        predict.main([*arguments[:4], "--min_confidence", "0.5"])

@@ -421,7 +421,7 @@ def test_a_label_budget_compares_a_config_with_supervised_training_over_labels(t
     }
     for run in study.runs:
         score(run, run.settings["num_labeled"] / 10 + (run.arm != "supervised") / 10 + run.seed / 100)
-    assert main(["study", "--label-budget", "4,2", "--seeds", "2", "--table_only", str(config)]) == 0
+    assert main(["study", "--label_budget", "4,2", "--seeds", "2", "--table_only", str(config)]) == 0
     printed = capsys.readouterr().out
     assert "| supervised | 20.5 ± 0.7 |  | 40.5 ± 0.7 |" in printed and "+10.0 [+10.0, +10.0]" in printed
     picture = (tmp_path / "mine_label_budget" / "table.svg").read_text()

@@ -1,0 +1,41 @@
+"""`pos-hf init FOLDER`: a commented config for a folder of images, after a look at what is in it."""
+
+from pathlib import Path
+
+from pos_hf.cli.parsing import CommandParser
+
+SCHEMA_FILE = "pos_hf.schema.json"
+
+
+def main(argv: list[str]) -> int:
+    """Run the command.
+
+    Args:
+        argv: The command's own arguments.
+
+    Returns:
+        0.
+
+    Raises:
+        InputError: The folder is not understood, or the config exists.
+    """
+    parser = CommandParser(
+        prog="pos-hf init",
+        description="Look at a folder of images and masks and write a commented config for it, with a schema "
+        "by which editors complete and check its keys.",
+    )
+    parser.add_argument("folder", type=Path, help="of the images, or `shapes`")
+    parser.add_argument("--out", type=Path, help="the config (default: the folder's name and .yaml, here)")
+    args = parser.parse_args(argv)
+
+    from pos_hf.files import keep_existing, write_text
+    from pos_hf.runs.proposal import propose_config
+    from pos_hf.runs.schema import config_schema
+
+    file = args.out or Path(f"{args.folder.resolve().name}.yaml")
+    keep_existing([file], "give another file to --out, or train with it")
+    text = propose_config(args.folder)
+    write_text(file.parent / SCHEMA_FILE, config_schema())
+    write_text(file, f"# yaml-language-server: $schema={SCHEMA_FILE}\n{text}")
+    print(f"{text}\nThis is written to {file}. Next:\n  pos-hf check-data {file}\n  pos-hf train {file}")
+    return 0
