@@ -4,7 +4,7 @@ PYTHON = $(VENV)/bin/python
 # files in their order: the longest would otherwise come last, one alone
 PYTEST = $(PYTHON) -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: venv demo test test-floors test-latest lint docs clean
+.PHONY: venv demo test test-floors test-latest gpu lint docs clean
 
 venv: $(VENV)/.installed
 
@@ -37,6 +37,10 @@ test-floors test-latest:
 	$(PYTHON) -m pip install --quiet --disable-pip-version-check uv
 	$(VENV)/bin/uv pip install --quiet --python $(PYTHON) --upgrade --compile-bytecode --resolution $(RESOLUTION) --editable ".[test]"
 	$(PYTEST)
+
+# what only a GPU can prove; on a CPU a small size of what a CPU can
+gpu: venv
+	$(PYTHON) scripts/benchmarks/gpu.py
 
 lint: venv
 	$(VENV)/bin/ruff check .

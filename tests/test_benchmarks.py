@@ -69,3 +69,27 @@ def test_the_memory_of_a_large_image_is_measured():
     result = large_images.run(large_images.parse(["--size", "300", "200", "--options", "--window 64 --flip"]))
     assert result["size"] == [300, 200]
     assert 0 <= result["GB_above_the_model"] < 0.5
+
+
+def test_the_gpu_check_knows_its_numbers_and_goes_on_where_it_stopped(monkeypatch, capsys, tmp_path):
+    import gpu
+
+    result = gpu.numbers()
+    assert result["ok"] and result["fp32"]["gradient"] < 1e-4 < result["bf16"]["gradient"]
+    asked = []
+
+    def child(name):
+        asked.append(name)
+        return gpu.NOT_MEASURED if name == "fp16" else {"ok": name != "resume"}
+
+    monkeypatch.setattr(gpu, "child", child)
+    out = tmp_path / "gpu.jsonl"
+    for expected in (["views", "fp16", "resume"], []):  # the second time all is known
+        monkeypatch.setattr(sys, "argv", ["gpu.py", "--out", str(out), "--parts", "views", "fp16", "resume"])
+        with pytest.raises(SystemExit) as stop:
+            gpu.main()
+        assert stop.value.code == 1 and asked == expected
+        asked.clear()
+    printed = capsys.readouterr().out
+    assert "| views | ok |" in printed and "| fp16 | not measured |" in printed
+    assert "| resume | FAILED" in printed

@@ -10,11 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 from tqdm import tqdm
-from transformers import TrainerState
-from transformers.utils import SAFE_WEIGHTS_NAME
+from transformers import PreTrainedModel, TrainerState
 
 from pos_hf.balancing import GradientPair
 from pos_hf.balancing.conflict import Estimate, estimate_conflict, gram_matrix
@@ -157,9 +155,16 @@ def load(trainer: POSTrainer, folder: Path) -> None:
         trainer._load_from_checkpoint(str(folder))
         trainer.run_state.load(folder)
         return
-    trainer._load_from_checkpoint(str(folder / STUDENT_FOLDER if trainer.teacher else folder))
+    assert isinstance(trainer.model, PreTrainedModel)  # of two students the export keeps one
+    load_exported(trainer.model, folder / STUDENT_FOLDER if trainer.teacher else folder)
     if trainer.teacher:
-        trainer.teacher.load_state_dict(load_file(folder / SAFE_WEIGHTS_NAME))
+        load_exported(trainer.teacher.model, folder)
+
+
+def load_exported(model: PreTrainedModel, folder: Path) -> None:
+    """Give a model the weights of an exported one, whatever names they were saved under."""
+    exported = type(model).from_pretrained(folder, dtype=model.dtype)
+    model.load_state_dict(exported.state_dict())
 
 
 def draw_batches(trainer: POSTrainer, num_batches: int, seed: int) -> Iterator[dict[str, Any]]:

@@ -36,6 +36,7 @@ from .optimizer import make_optimizer
 from .signals import StopOnSignal
 from .state import RunState
 from .teacher_student import TeacherStudentTrainer
+from .weight_names import own_names, refuse_other_names
 
 
 class POSTrainer(TeacherStudentTrainer):
@@ -171,7 +172,8 @@ class POSTrainer(TeacherStudentTrainer):
         self._stop_if_not_finite(self.args.max_skipped_steps)
         checkpoint = Path(self.args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
         window = self._tr_loss, self._globalstep_last_logged
-        with sealed(checkpoint, self.args, self.accelerator):
+        models = [self.model, self.teacher.model] if self.teacher else [self.model]
+        with sealed(checkpoint, self.args, self.accelerator), own_names(*models):
             super()._save_checkpoint(model, trial)
             self.run_state.save(checkpoint, self.args, self._export, *window)
         if self.args.should_save:
@@ -203,6 +205,7 @@ class POSTrainer(TeacherStudentTrainer):
             resume_from_checkpoint = str(newest_complete(folder)[0] or "") or True
         if isinstance(resume_from_checkpoint, str | Path):
             refuse_another_run(self.identity, Path(resume_from_checkpoint))
+            refuse_other_names(self.model, Path(resume_from_checkpoint))
         lock = locked(folder) if self.args.should_save else contextlib.nullcontext()
         with lock, self.stop.listening():
             output = super().train(resume_from_checkpoint, *args, **kwargs)
