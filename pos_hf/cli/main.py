@@ -6,8 +6,8 @@ import os
 import sys
 from importlib import import_module
 
-from pos_hf import __version__
 from pos_hf.errors import InputError, TrainingStopped, did_you_mean
+from pos_hf.version import __version__
 
 COMMANDS = {
     "demo": "train on generated images with and without the unlabeled ones",

@@ -131,7 +131,12 @@ class RowDecoder:
             return PILImage.fromarray(draw(stored))
         values = mask_values(stored)
         if self.mask_colors:
-            colors = np.stack([values] * 3, -1) if values.ndim == 2 else values[..., :3]
+            if not ((values >= 0) & (values <= 255)).all():
+                raise _mask_error(name, "holds values that are no colours of 0 to 255: redraw it")
+            # of grey with transparency the grey counts
+            grey = values if values.ndim == 2 else values[..., 0]
+            is_grey = values.ndim == 2 or values.shape[-1] < 3
+            colors = np.stack([grey] * 3, -1) if is_grey else values[..., :3]
             painted = self._color_ids(colors.astype(np.int32), name)
             return PILImage.fromarray(np.array(self.merged, np.uint8)[painted] if self.merged else painted)
         if self.mask_threshold is not None:

@@ -3,9 +3,9 @@
 import mmap
 import os
 import re
-from collections.abc import Iterable, Iterator, Set
+from collections.abc import Iterator, Set
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from pos_hf.errors import InputError
 
@@ -18,16 +18,28 @@ Files = dict[str, str]
 """Path by id: the path inside the folder without its suffix, or what a pattern's stars stand for."""
 
 
-def walk(folder: Path) -> Iterator[tuple[str, list[str]]]:
+def walk(folder: Path, twice: Literal["refuse", "skip"] = "refuse") -> Iterator[tuple[str, list[str]]]:
     """A folder and every one below it, with the names of its files; what is hidden is passed over.
 
+    Args:
+        folder: Where to begin.
+        twice: What to do about a link to a folder that was listed: a few could make millions of paths.
+
     Raises:
-        InputError: A link leads back to a folder that was listed, or a name is not UTF-8.
+        InputError: There is such a link, or a name is not UTF-8.
     """
     listed = {_identity(str(folder)): str(folder)}
     for parent, subfolders, names in os.walk(folder, followlinks=True):
         subfolders[:] = sorted(name for name in subfolders if not _is_hidden(name))
-        _refuse_second_visits(parent, subfolders, listed)
+        seen = {name: _listed_as(os.path.join(parent, name), listed) for name in subfolders}
+        again = {name: first for name, first in seen.items() if first != os.path.join(parent, name)}
+        if again and twice == "refuse":
+            name, first = next(iter(again.items()))
+            raise InputError(
+                f"the link {os.path.join(parent, name)} leads back to {first}, which is listed already: "
+                "remove it"
+            )
+        subfolders[:] = [name for name in subfolders if name not in again]
         yield parent, sorted(name for name in names if not _is_hidden(name))
 
 
@@ -69,14 +81,14 @@ class Tree(NamedTuple):
 
     @classmethod
     def of(cls, root: Path) -> "Tree":
-        """List a folder.
+        """List a folder, each one in it once.
 
         Raises:
-            InputError: As `walk`.
+            InputError: A name is not UTF-8.
         """
         listed = (
             os.path.relpath(os.path.join(parent, name), root).replace(os.sep, "/")
-            for parent, names in walk(root)
+            for parent, names in walk(root, twice="skip")
             for name in names
         )
         return cls(root, tuple(sorted(listed)))
@@ -183,12 +195,9 @@ def _identity(folder: str) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-def _refuse_second_visits(parent: str, subfolders: Iterable[str], listed: dict[tuple[int, int], str]) -> None:
-    """Links may lead anywhere but to a folder that is listed already: a few could make millions of paths."""
-    for path in (os.path.join(parent, name) for name in subfolders):
-        first = listed.setdefault(_identity(path), path)
-        if first != path:
-            raise InputError(f"the link {path} leads back to {first}, which is listed already: remove it")
+def _listed_as(path: str, listed: dict[tuple[int, int], str]) -> str:
+    """The first path of a folder, which is this one where it is new."""
+    return listed.setdefault(_identity(path), path)
 
 
 def _refuse_undecodable(path: str) -> None:

@@ -201,9 +201,9 @@ CONFIGS = [
     single(
         "pushes in the middle",
         "pushed once",
+        hub_strategy="every_save",
         push_to_hub=True,
         hub_model_id="me/run",
-        hub_strategy="every_save",
     ),
     single("checkpoints without a teacher", "leave it False", save_only_model=True),
     single("engine without exact gradients", "FSDP2", deepspeed="zero.json"),
@@ -336,7 +336,8 @@ DATA = [
          both(array(np.zeros((20, 24, 3), np.uint8)), cut("data/images/0.npy", 0.5))),
     Case("one name twice", ("0.jpg", "same name"), lambda folder: Image.new("RGB", (24, 20)).save(
         folder / "data" / "images" / "0.jpg")),
-    Case("no class names", ("id2label.json", "do not exist"), unlink("data/id2label.json")),
+    Case("no class names", ("id2label.json", "do not exist"),
+         both(unlink("data/id2label.json"), keys(dataset_format="folders"))),
     Case("broken class names", ("id2label.json", "JSON"), write("data/id2label.json", "[")),
     Case("classes with a gap", ("id2label.json", "[0, 2]"),
          write("data/id2label.json", '{"0": "a", "2": "b"}')),

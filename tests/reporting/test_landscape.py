@@ -170,9 +170,6 @@ def test_the_report_draws_the_landscape(model, batches, make_run, tmp_path, dime
     write_landscape(model, batches, batches, run / "landscape.jsonl", points=5, dimensions=dimensions)
     write_report([run], tmp_path / "report.html")
     page = (tmp_path / "report.html").read_text()
-    assert (
-        "Training loss along a line" in page
-        and "Test mIoU along a line" in page
-        and "Fig. 5" in page
-        and "top Hessian" in page
-    )
+    where = "along a line" if dimensions == 1 else "on a plane"
+    assert f"Training loss {where}" in page and f"Test mIoU {where}" in page
+    assert "Fig. 5" in page and "top Hessian" in page
