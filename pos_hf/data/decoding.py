@@ -149,7 +149,8 @@ class RowDecoder:
                 cause="painted",
             )
         if values.dtype.kind == "f":
-            if not (np.abs(values) < 1 << 31).all() or (values != np.rint(values)).any():
+            # as float16 the bound would overflow
+            if not (np.abs(values.astype(np.float64)) < 1 << 31).all() or (values != np.rint(values)).any():
                 raise _mask_error(name, f"holds {values.dtype} values that are no class ids: redraw it")
             values = values.astype(np.int64)
         ids = self._ids(values)
