@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from pos_hf.evaluation.suggestion import Doubt
-    from pos_hf.reporting.suggestion import Suggestion
 
 LIST, TABLE, SHEET = "suggested.txt", "suggested.csv", "suggested.png"
 
@@ -53,6 +52,7 @@ def main(argv: list[str]) -> int:
     from pos_hf.reporting.suggestion import Suggestion, contact_sheet
 
     sources = waiting(find_images(args.images), args.exclude)
+    require_enough(args.count, len(sources))
     keep_existing([args.out / name for name in (LIST, TABLE, SHEET)], "give another folder to --out")
     model, image_processor = load_for_inference(
         args.model, PartialState().device, args.trust_remote_code, args.subfolder
@@ -71,17 +71,16 @@ def main(argv: list[str]) -> int:
             doubts[id] = doubt_of(predicted(source)[1])
         except (InputError, RuntimeError) as error:
             print(f"pos-hf suggest: skipped: {source}: {first_sentence(error)}", file=sys.stderr)
-    if len(doubts) < args.count:
-        raise InputError(
-            f"--count asks for {args.count} images, and {len(doubts)} can be chosen from: ask for fewer"
-        )
+    require_enough(args.count, len(doubts))
     ids, names = list(doubts), list(label_names(model).values())
     worth_N = worth(list(doubts.values()))
     chosen = choose(worth_N, np.stack([doubt.layout for doubt in doubts.values()]), args.count)
-    suggestions = [Suggestion(ids[i], float(worth_N[i]), *predicted(sources[ids[i]])) for i in chosen]
+    ranked = {ids[i]: float(worth_N[i]) for i in chosen}
+    # one image's probabilities at a time
+    suggestions = (Suggestion(id, value, *predicted(sources[id])) for id, value in ranked.items())
     with written_aside(args.out) as aside:
-        (aside / LIST).write_text("".join(f"{suggestion.id}\n" for suggestion in suggestions))
-        write_table(aside / TABLE, suggestions, doubts, names)
+        (aside / LIST).write_text("".join(f"{id}\n" for id in ranked))
+        write_table(aside / TABLE, ranked, doubts, names)
         contact_sheet(suggestions, palette_of(model)).save(aside / SHEET)
     print(f"{args.count} of {len(doubts)} images: ids in {args.out / LIST}, pictures in {args.out / SHEET}")
     return 1 if len(doubts) < len(sources) else 0
@@ -104,16 +103,22 @@ def parser() -> argparse.ArgumentParser:
     return parser
 
 
-def write_table(
-    file: Path, suggestions: "list[Suggestion]", doubts: "dict[str, Doubt]", names: list[str]
-) -> None:
+def write_table(file: Path, ranked: dict[str, float], doubts: "dict[str, Doubt]", names: list[str]) -> None:
     """Write rank, id, worth and each class's part of the doubt."""
     with file.open("w", newline="") as out:
         rows = csv.writer(out)
         rows.writerow(["rank", "id", "worth", *(f"doubt_{name}" for name in names)])
-        for rank, suggestion in enumerate(suggestions, 1):
-            parts = (f"{part:.4g}" for part in doubts[suggestion.id].entropy)
-            rows.writerow([rank, csv_cell(suggestion.id), f"{suggestion.worth:.4g}", *parts])
+        for rank, (id, value) in enumerate(ranked.items(), 1):
+            parts = (f"{part:.4g}" for part in doubts[id].entropy)
+            rows.writerow([rank, csv_cell(id), f"{value:.4g}", *parts])
+
+
+def require_enough(count: int, available: int) -> None:
+    """Refuse to choose more images than there are."""
+    if available < count:
+        raise InputError(
+            f"--count asks for {count} images, and {available} can be chosen from: ask for fewer"
+        )
 
 
 def waiting(sources: dict[str, Path], exclude: Path | None) -> dict[str, Path]:

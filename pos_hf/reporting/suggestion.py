@@ -1,6 +1,6 @@
 """The sheet of pictures of suggested images: each beside what the model sees in it, and where it doubts."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -25,7 +25,7 @@ class Suggestion(NamedTuple):
     """Of the classes, [C, H, W]."""
 
 
-def contact_sheet(suggestions: Sequence[Suggestion], palette: Palette) -> Image.Image:
+def contact_sheet(suggestions: Iterable[Suggestion], palette: Palette) -> Image.Image:
     """Draw image, prediction and doubt (bright: of high entropy) of each, two images a row.
 
     Args:
