@@ -1,7 +1,7 @@
 """The generator contract of every method, and full-size logits of any model. No unsupervised loss here."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Literal, NamedTuple
 
@@ -57,6 +57,8 @@ class Method(nn.Module, ABC):
     """The batch must hold `"partner"`: a second random draw of the same unlabeled images, same keys."""
     num_students: int = 1
     """2: the student is a `StudentPair`."""
+    needs_held_out: bool = False
+    """The trainer shows `observe_held_out` the evaluation's images, which training must not learn from."""
     progress: float = 0.0
     """Share of the optimizer steps done; the trainer sets it before each step (ramps, percentiles)."""
 
@@ -78,6 +80,9 @@ class Method(nn.Module, ABC):
 
     def require_length(self, num_steps: int) -> None:
         """Raise an InputError where a run of so many optimizer steps is too short for the method's state."""
+
+    def observe_held_out(self, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
+        """Look at the exported model's probabilities [N, C, H, W] of held-out images and at their labels."""
 
     def supervised_loss(self, logits_NCHW: Tensor, labels_NHW: Tensor) -> Tensor:
         """The labeled images' loss (Eq. 1), 0-d, from logits [N, C, H, W] and labels [N, H, W]."""

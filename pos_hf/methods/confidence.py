@@ -8,11 +8,14 @@
 | `SoftMatch` | truncated Gaussian of the confidence | SoftMatch, ICLR 2023, Eq. 5-7 |
 | `DAW` | 1 if correct is likelier than wrong at this confidence | DAW, NeurIPS 2023 |
 | `CorrMatch` | 1 if confidence >= EMA of the mean class maximum | CorrMatch, CVPR 2024, relaxed threshold |
+| `CWBASS` | 1 if confidence >= threshold, or >= a class's floor | CW-BASS v2, arXiv 2608.12773 |
+| `CoVar` | Gaussian of confidence and residual variance | CoVar, arXiv 2601.11670 |
 
 Statistics count the pixels that are not padding, over all ranks, in float64.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -22,6 +25,9 @@ from torch import Tensor, nn
 from pos_hf.errors import InputError
 from pos_hf.methods.losses import IGNORE_INDEX, sum_over_ranks
 from pos_hf.methods.options import Spec, build
+
+TINY = 1e-30
+"""Keeps a variance of 0 from dividing 0 by 0."""
 
 
 class RunningState(nn.Module):
@@ -53,12 +59,18 @@ class ConfidenceRule(RunningState, ABC):
 
     memory: float = 0.0
     """Steps that averages from 1/C, as published, take to forget their start, which keeps most pixels."""
+    needs_held_out: bool = False
+    """Shall see labels that training does not learn from, at each evaluation."""
 
     def observe_labeled(self, logits_NCHW: Tensor, labels_NHW: Tensor) -> None:
         """Update from the student's prediction of the labeled images; most rules ignore them."""
 
     def observe(self, probabilities_NCHW: Tensor, valid_NHW: Tensor, progress: float) -> None:
         """Update once a step from the unlabeled images; `progress` is the share of steps done."""
+
+    def observe_held_out(self, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
+        """Start anew from the teacher's probabilities [N, C, H, W] of all held-out images and their labels
+        [N, H, W], the same on every rank."""
 
     @abstractmethod
     def weights(self, probabilities_NCHW: Tensor) -> Tensor:
@@ -108,12 +120,12 @@ class FreeMatch(ConfidenceRule):
         self.memory = decay / (1 - decay)
 
     def observe(self, probabilities_NCHW: Tensor, valid_NHW: Tensor, progress: float) -> None:
-        uniform = _uniform(probabilities_NCHW)
+        uniform = uniform_classes(probabilities_NCHW)
         self.start("threshold", uniform[0])
         self.start("class_probability", uniform)
         _, mean, _ = _moments(probabilities_NCHW.amax(1), valid_NHW)
         self.average("threshold", mean, self.decay)
-        self.average("class_probability", _class_mean(probabilities_NCHW, valid_NHW), self.decay)
+        self.average("class_probability", class_mean(probabilities_NCHW, valid_NHW), self.decay)
 
     def weights(self, probabilities_NCHW: Tensor) -> Tensor:
         confidence_NHW, labels_NHW = probabilities_NCHW.max(1)
@@ -134,7 +146,7 @@ class SoftMatch(ConfidenceRule):
         self.num_sigmas = num_sigmas
 
     def observe(self, probabilities_NCHW: Tensor, valid_NHW: Tensor, progress: float) -> None:
-        self.start("mean", _uniform(probabilities_NCHW)[0])
+        self.start("mean", uniform_classes(probabilities_NCHW)[0])
         self.start("variance", torch.ones_like(self.mean))
         count, mean, variance = _moments(probabilities_NCHW.amax(1), valid_NHW)
         self.average("mean", mean, self.decay)
@@ -163,7 +175,7 @@ class DAW(ConfidenceRule):
 
     def observe_labeled(self, logits_NCHW: Tensor, labels_NHW: Tensor) -> None:
         probabilities_NCHW = logits_NCHW.softmax(1)
-        lowest = _uniform(probabilities_NCHW)[0]
+        lowest = uniform_classes(probabilities_NCHW)[0]
         self.start("lowest", lowest)
         self.start("means", torch.stack([torch.ones_like(lowest), lowest]))
         self.start("variances", torch.ones_like(self.means))
@@ -216,79 +228,99 @@ class CorrMatch(ConfidenceRule):
         return (probabilities_NCHW.amax(1) >= self.threshold).to(probabilities_NCHW.dtype)
 
 
-class DistributionAlignment(RunningState):
-    """Multiply probabilities by labeled over unlabeled class shares and renormalise (ReMixMatch; DAW).
+class CWBASS(ConfidenceRule):
+    """The strict threshold while it is as right as it is confident on held-out labels, else a class's floor.
 
-    Both shares are EMAs of the models' mean probabilities, from 1/C.
+    The gate is the paper's: pi = Pr[correct | confidence >= threshold] on held-out labels; strict filtering
+    if pi >= threshold. The floor of class k is `floor_share` times the mean confidence, times the mean
+    confidence of the pixels predicted as k over the largest such mean, in [`lowest`, `threshold`]; means are
+    EMAs. Ours: the gate is measured at each evaluation and closed before the first, the EMAs start from the
+    first batch, and of the published threshold the part from per-class noise bounds is left out.
     """
 
-    labeled_share: Tensor
-    unlabeled_share: Tensor
+    needs_held_out = True
+    confidence: Tensor
+    class_confidence: Tensor
+    held_out: Tensor
+    """Held-out pixels at or above the threshold, and those of them that are right."""
 
-    def __init__(self, decay: float = 0.999) -> None:
-        super().__init__("labeled_share", "unlabeled_share")
-        self.decay = decay
-
-    def observe_labeled(self, logits_NCHW: Tensor, labels_NHW: Tensor) -> None:
-        """Update the labeled share from the student's logits, over the labeled pixels."""
-        probabilities_NCHW = logits_NCHW.softmax(1)
-        self.start("labeled_share", _uniform(probabilities_NCHW))
-        share = _class_mean(probabilities_NCHW, labels_NHW != IGNORE_INDEX)
-        # a batch without a labeled pixel has no share
-        self.average("labeled_share", torch.where(share.isnan(), self.labeled_share, share), self.decay)
-
-    def observe(self, probabilities_NCHW: Tensor, valid_NHW: Tensor) -> None:
-        """Update the unlabeled share."""
-        self.start("unlabeled_share", _uniform(probabilities_NCHW))
-        self.average("unlabeled_share", _class_mean(probabilities_NCHW, valid_NHW), self.decay)
-
-    def align(self, probabilities_NCHW: Tensor) -> Tensor:
-        """The aligned probabilities [N, C, H, W]."""
-        ratio_C = (self.labeled_share + 1e-6) / (self.unlabeled_share + 1e-6)
-        aligned_NCHW = probabilities_NCHW * ratio_C[:, None, None].to(probabilities_NCHW.dtype)
-        return aligned_NCHW / aligned_NCHW.sum(1, keepdim=True)
-
-
-class LogitAdjustment(RunningState):
-    """Add the log of each class's kept share to the logits of L_u, so that rare classes are not unlearned.
-
-    A confidence rule keeps k_c of the pixels of class c, often none of a rare one. Cross-entropy on what is
-    kept learns p(y | x, kept), proportional to p(y | x) k_y: the frequent classes alone. With log k_c added
-    to the logits it learns p(y | x) (Menon et al., ICLR 2021; Ren et al., NeurIPS 2020, for label shift), and
-    a class of which no pixel is kept gets no gradient from L_u. k_c is an EMA over steps of the pixels kept
-    as c, over one of the pixels of c that the teacher's probabilities expect. Its use for what a confidence
-    rule selects is ours.
-    """
-
-    kept: Tensor
-    expected: Tensor
-
-    def __init__(self, decay: float = 0.99) -> None:
-        super().__init__("kept", "expected")
-        self.decay = decay
-
-    def observe(
-        self, probabilities_NCHW: Tensor, labels_NHW: Tensor, weights_NHW: Tensor, valid_NHW: Tensor
+    def __init__(
+        self, threshold: float = 0.95, floor_share: float = 0.95, lowest: float = 0.3, decay: float = 0.99
     ) -> None:
-        """Update once a step from the unlabeled images; weights are 0 on padding."""
-        expected_C = torch.where(valid_NHW[:, None], probabilities_NCHW, 0.0).sum(
-            (0, 2, 3), dtype=torch.float64
-        )
-        kept_C = torch.zeros_like(expected_C)
-        kept_C.scatter_add_(0, labels_NHW.flatten(), weights_NHW.flatten().double())
-        kept_C, expected_C = sum_over_ranks(torch.stack([kept_C, expected_C]))
-        self.start("kept", kept_C)
-        self.start("expected", expected_C)
-        self.average("kept", kept_C, self.decay)
-        self.average("expected", expected_C, self.decay)
+        super().__init__("confidence", "class_confidence")
+        self.register_buffer("held_out", torch.zeros(2, dtype=torch.float64))
+        self.threshold, self.floor_share, self.lowest = threshold, floor_share, lowest
+        self.decay = decay
 
-    def kept_share(self) -> Tensor:
-        """k_c of each class, [C] float64 in [1e-8, 1]; 1e-8 takes a class out of the softmax."""
-        return (self.kept / self.expected.clamp(min=1e-300)).clamp(1e-8, 1)
+    def observe(self, probabilities_NCHW: Tensor, valid_NHW: Tensor, progress: float) -> None:
+        confidence_NHW, labels_NHW = probabilities_NCHW.max(1)
+        kept = torch.where(valid_NHW, confidence_NHW, 0.0).flatten().double()
+        sums_2C = torch.zeros(2, probabilities_NCHW.shape[1], dtype=torch.float64, device=kept.device)
+        sums_2C[0].scatter_add_(0, labels_NHW.flatten(), kept)
+        sums_2C[1].scatter_add_(0, labels_NHW.flatten(), valid_NHW.flatten().double())
+        total_C, count_C = sum_over_ranks(sums_2C)
+        mean = total_C.sum() / count_C.sum()
+        self.start("confidence", mean)
+        self.start("class_confidence", mean.expand_as(total_C))
+        self.average("confidence", mean, self.decay)
+        # a class that is not predicted says nothing about itself
+        means_C = torch.where(count_C > 0, total_C / count_C, self.class_confidence)
+        self.average("class_confidence", means_C, self.decay)
 
-    def forward(self, logits_NCHW: Tensor) -> Tensor:
-        """The adjusted logits."""
-        return logits_NCHW + self.kept_share().log().to(logits_NCHW.dtype)[:, None, None]
+    def observe_held_out(self, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
+        self.held_out.zero_()
+        for probabilities_NCHW, labels_NHW in batches:
+            confidence_NHW, predictions_NHW = probabilities_NCHW.max(1)
+            kept = (confidence_NHW >= self.threshold) & (labels_NHW != IGNORE_INDEX)
+            self.held_out += torch.stack([kept.sum(), (kept & (predictions_NHW == labels_NHW)).sum()])
+
+    def thresholds(self) -> Tensor:
+        """The threshold of each class, [C] float64."""
+        floor_C = self.floor_share * self.confidence * self.class_confidence / self.class_confidence.amax()
+        kept, right = self.held_out
+        is_strict = (kept > 0) & (right >= self.threshold * kept)
+        return torch.where(is_strict, self.threshold, floor_C.clamp(self.lowest, self.threshold))
+
+    def weights(self, probabilities_NCHW: Tensor) -> Tensor:
+        confidence_NHW, labels_NHW = probabilities_NCHW.max(1)
+        return (confidence_NHW >= self.thresholds()[labels_NHW]).to(confidence_NHW.dtype)
+
+
+class CoVar(ConfidenceRule):
+    """Gaussian weights around the pixels with a high confidence m and a low variance of the other classes.
+
+    The residual variance enters as v = (C-1)^2 variance / (2 (1-m)), the second-order term of the
+    cross-entropy to a target that spreads 1 - m evenly over the other classes, so that it weighs more the
+    higher the confidence. The batch falls into two clusters by the first singular vector of (m, v); of two
+    standardised columns that is (1, -1) / sqrt 2, so a pixel is reliable where its standardised m exceeds
+    its standardised v. The weight is exp(-(dm^2 / var m + dv^2 / var v) / 2), dm below the reliable cluster's
+    mean m and dv above its mean v. The criterion, the relaxation and the Gaussian of a cluster are the
+    paper's; written from its abstract: the scaling of v, the standardisation, and one Gaussian, truncated at
+    the means, for both clusters are ours.
+    """
+
+    means: Tensor
+    variances: Tensor
+
+    def __init__(self) -> None:
+        super().__init__("means", "variances")
+
+    def observe(self, probabilities_NCHW: Tensor, valid_NHW: Tensor, progress: float) -> None:
+        pair = _confidence_and_variance(probabilities_NCHW)
+        standardised = []
+        for values_NHW in pair:
+            _, mean, variance = _moments(values_NHW, valid_NHW)
+            standardised.append((values_NHW - mean) / variance.clamp(min=TINY).sqrt())
+        reliable_NHW = valid_NHW & (standardised[0] >= standardised[1])
+        moments = torch.stack([torch.stack(_moments(values_NHW, reliable_NHW)) for values_NHW in pair])
+        self.means, self.variances = moments[:, 1].clone(), moments[:, 2].clamp(min=TINY)
+
+    def weights(self, probabilities_NCHW: Tensor) -> Tensor:
+        confidence_NHW, variance_NHW = _confidence_and_variance(probabilities_NCHW)
+        below_NHW = (confidence_NHW - self.means[0]).clamp(max=0)
+        above_NHW = (variance_NHW - self.means[1]).clamp(min=0)
+        distance_NHW = below_NHW.square() / self.variances[0] + above_NHW.square() / self.variances[1]
+        return torch.exp(-distance_NHW / 2)
 
 
 RULES: dict[str, type[ConfidenceRule]] = {
@@ -298,6 +330,8 @@ RULES: dict[str, type[ConfidenceRule]] = {
     "softmatch": SoftMatch,
     "daw": DAW,
     "corrmatch": CorrMatch,
+    "cw_bass": CWBASS,
+    "covar": CoVar,
 }
 
 
@@ -322,14 +356,14 @@ def _moments(values_NHW: Tensor, mask_NHW: Tensor) -> tuple[Tensor, Tensor, Tens
     return count, mean, squares / count - mean**2
 
 
-def _class_mean(probabilities_NCHW: Tensor, mask_NHW: Tensor) -> Tensor:
+def class_mean(probabilities_NCHW: Tensor, mask_NHW: Tensor) -> Tensor:
     """Mean probability of each class over the masked pixels, [C] float64."""
     totals_C = torch.where(mask_NHW[:, None], probabilities_NCHW, 0.0).sum((0, 2, 3), dtype=torch.float64)
     sums = sum_over_ranks(torch.cat([totals_C, mask_NHW.sum()[None].double()]))
     return sums[:-1] / sums[-1]
 
 
-def _uniform(probabilities_NCHW: Tensor) -> Tensor:
+def uniform_classes(probabilities_NCHW: Tensor) -> Tensor:
     num_classes = probabilities_NCHW.shape[1]
     return torch.full((num_classes,), 1 / num_classes, dtype=torch.float64, device=probabilities_NCHW.device)
 
@@ -337,3 +371,14 @@ def _uniform(probabilities_NCHW: Tensor) -> Tensor:
 def entropy(probabilities_NCHW: Tensor) -> Tensor:
     """Entropy of each pixel in nats, [N, H, W]."""
     return torch.special.entr(probabilities_NCHW).sum(1)
+
+
+def _confidence_and_variance(probabilities_NCHW: Tensor) -> tuple[Tensor, Tensor]:
+    """Highest probability of each pixel and the scaled variance of the others (`CoVar`), [N, H, W]."""
+    confidence_NHW, labels_NHW = probabilities_NCHW.max(1)
+    labels_N1HW, num_others = labels_NHW[:, None], probabilities_NCHW.shape[1] - 1
+    rest_NHW = probabilities_NCHW.scatter(1, labels_N1HW, 0.0).sum(1)
+    deviations_NCHW = (probabilities_NCHW - rest_NHW[:, None] / num_others).square()
+    variance_NHW = deviations_NCHW.scatter(1, labels_N1HW, 0.0).sum(1) / num_others
+    tiny = torch.finfo(rest_NHW.dtype).tiny
+    return confidence_NHW, num_others**2 * variance_NHW / (2 * rest_NHW).clamp(min=tiny)

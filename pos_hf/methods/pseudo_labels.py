@@ -1,7 +1,7 @@
 """Pseudo-labels (Eq. 2), the loss against them (Eq. 3), and the base of methods that use both."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import torch
@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from pos_hf.errors import InputError
+from pos_hf.methods.adjustments import DistributionAlignment, LogitAdjustment
 from pos_hf.methods.base import Method, predict_logits
-from pos_hf.methods.confidence import DistributionAlignment, LogitAdjustment, get_confidence_rule
+from pos_hf.methods.confidence import get_confidence_rule
 from pos_hf.methods.mixing import paste
 from pos_hf.methods.options import Spec
 
@@ -74,6 +75,7 @@ class PseudoLabelMethod(Method):
     ) -> None:
         super().__init__(supervised_loss)
         self.rule = get_confidence_rule(threshold)
+        self.needs_held_out = self.rule.needs_held_out
         self.alignment = DistributionAlignment() if distribution_alignment else None
         self.adjustment = LogitAdjustment() if logit_adjustment else None
 
@@ -86,6 +88,11 @@ class PseudoLabelMethod(Method):
                 f"remember {self.rule.memory:,.0f} steps, of a run of {num_steps:,}: until they are right "
                 f"nearly every pseudo-label counts; set its decay to {decay} or less, or train longer"
             )
+
+    def observe_held_out(self, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
+        """Show the rule held-out labels beside probabilities as it sees them in training."""
+        align = self.alignment.align if self.alignment else lambda probabilities: probabilities
+        self.rule.observe_held_out((align(probabilities), labels) for probabilities, labels in batches)
 
     def supervised_loss(self, logits_NCHW: Tensor, labels_NHW: Tensor) -> Tensor:
         """The labeled images' loss; rules that compare with labeled predictions see them here."""

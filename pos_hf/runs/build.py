@@ -40,7 +40,8 @@ def make_trainer(
     """
     torch.manual_seed(args.seed)
     students = [build_student(model_args, data) for _ in range(method.num_students)]
-    scored = data.test if data.selection is None else data.selection
+    # a method that measures itself on labels must not do so on the test set
+    scored = data.test if data.selection is None and not method.needs_held_out else data.selection
     return POSTrainer(
         StudentPair(*students) if len(students) == 2 else students[0],
         args,

@@ -4,13 +4,15 @@ import contextlib
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
+import numpy as np
+import torch
 from accelerate import Accelerator
 from accelerate.utils import convert_outputs_to_fp32, get_mixed_precision_context_manager
 from datasets import Dataset
 from torch import nn
 from transformers import BaseImageProcessor, PreTrainedModel
 
-from pos_hf.evaluation import Evaluation, evaluate_models, labeler_of, logged_quality
+from pos_hf.evaluation import Evaluation, evaluate_models, labeler_of, logged_quality, predict_probabilities
 from pos_hf.methods import Method
 
 from .advice import advice_on_evaluation
@@ -76,6 +78,24 @@ def scored(
             keep=keep,
         )
     return evaluations[0], evaluations[-1]
+
+
+def show_held_out(
+    method: Method, model: PreTrainedModel, rows: Dataset, args: POSConfig, processor: BaseImageProcessor
+) -> None:
+    """Let a method that asks for it see held-out images, all of them on every rank.
+
+    Args:
+        method: its state is changed.
+        model: predicts.
+        rows: of `image` and `mask`.
+        args: of the run.
+        processor: reads the images.
+    """
+    images = (row["image"] for row in rows)
+    masks = (torch.tensor(np.asarray(row["mask"]), device=model.device)[None].long() for row in rows)
+    probabilities = predict_probabilities(model, images, processor, args.get_inference())
+    method.observe_held_out(zip(probabilities, masks, strict=True))
 
 
 def logged_scores(

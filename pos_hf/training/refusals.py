@@ -7,7 +7,7 @@ from transformers import BaseImageProcessor, PreTrainedModel
 from transformers.trainer_utils import SaveStrategy
 
 from pos_hf.errors import InputError
-from pos_hf.methods import StudentPair
+from pos_hf.methods import Method, StudentPair
 
 from .arguments import POSConfig
 
@@ -69,3 +69,19 @@ def refuse_what_has_no_meaning(
             "load_best_model_at_end and save_strategy 'best'"
         )
     return processing_class
+
+
+def refuse_without_held_out(method: Method, args: POSConfig, eval_dataset: Any) -> None:
+    """Ask for what a method that measures itself on held-out labels needs.
+
+    Raises:
+        InputError: no evaluation is to show it any, or several data sets would.
+    """
+    if not method.needs_held_out:
+        return
+    if eval_dataset is None or isinstance(eval_dataset, dict) or args.eval_strategy == "no":
+        raise InputError(
+            "the confidence rule is measured on held-out labels at each evaluation: set eval_strategy to "
+            "steps or epoch, and selection_share (0.05) or selection images; from Python pass one "
+            "eval_dataset"
+        )

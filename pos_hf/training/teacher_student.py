@@ -22,10 +22,10 @@ from pos_hf.run_folder import STATE_FILE, STUDENT_FOLDER
 
 from .arguments import POSConfig
 from .engines import refuse_inexact_engine, synchronise_batch_norm
-from .evaluating import in_own_precision, logged_scores, scored
+from .evaluating import in_own_precision, logged_scores, scored, show_held_out
 from .pictures import NUM_IMAGES, EvaluationPictures
 from .pushing import push, write_card
-from .refusals import refuse_what_has_no_meaning
+from .refusals import refuse_what_has_no_meaning, refuse_without_held_out
 from .teacher import EMATeacher
 
 
@@ -67,6 +67,7 @@ class TeacherStudentTrainer(Trainer):
     ) -> None:
         processing_class = refuse_what_has_no_meaning(model, args, eval_dataset, processing_class, kwargs)
         self.method = method or args.get_method()
+        refuse_without_held_out(self.method, args, eval_dataset)
         super().__init__(
             model=synchronise_batch_norm(model, args),
             args=args,
@@ -109,6 +110,9 @@ class TeacherStudentTrainer(Trainer):
             metrics = logged_scores(student, exported, self.state.log_history, metric_key_prefix)
             self.log(metrics)
             self.pictures.draw(rows, exported, self.exported_model)
+            if self.is_in_train and self.method.needs_held_out:
+                engine = self.args, self.processing_class
+                show_held_out(self.method, self.exported_model, rows, *engine)
             self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 

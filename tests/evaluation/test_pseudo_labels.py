@@ -56,7 +56,7 @@ def test_the_alarm_names_a_fall_of_precision_or_coverage() -> None:
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("alignment", [False, True])
 def test_the_labels_that_are_measured_are_those_that_training_keeps(rule, alignment) -> None:
-    options = {} if rule in ("fixed", "percentile") else {"decay": 0.1}
+    options = {} if rule in ("fixed", "percentile", "covar") else {"decay": 0.1}
     method = get_method("fixmatch", threshold={"name": rule, **options}, distribution_alignment=alignment)
     if method.alignment:
         method.alignment.decay = 0.1

@@ -9,7 +9,8 @@ from safetensors.torch import load_file, save_file
 
 from pos_hf.errors import InputError
 from pos_hf.methods import get_method
-from pos_hf.methods.confidence import RULES, DistributionAlignment, get_confidence_rule
+from pos_hf.methods.adjustments import DistributionAlignment
+from pos_hf.methods.confidence import RULES, get_confidence_rule
 from tests.methods.published import pixels
 
 CLASSES, STEPS = 4, 5
@@ -195,6 +196,93 @@ def test_corrmatch_threshold_is_the_ema_of_the_mean_class_maximum():
     assert rule.threshold.item() == pytest.approx(tau, abs=1e-12)
 
 
+@pytest.mark.parametrize(("right", "is_strict"), [(19, True), (18, False)])
+def test_cw_bass_is_strict_while_its_confident_held_out_pixels_are_right_enough(right, is_strict):
+    steps, m, tau = make_steps(), 0.5, 0.95
+    rule = get_confidence_rule({"name": "cw_bass", "decay": m})
+    feed(rule, steps)
+    mean, class_mean = None, None
+    for _, _, probabilities, valid in steps:
+        kept = confidences(probabilities, valid)
+        now = sum(c for c, _ in kept) / len(kept)
+        of_class = [[c for c, k in kept if k == label] for label in range(CLASSES)]
+        if mean is None:
+            mean, class_mean = now, [now] * CLASSES
+        mean = m * mean + (1 - m) * now
+        class_mean = [
+            m * old + (1 - m) * (sum(new) / len(new) if new else old)
+            for old, new in zip(class_mean, of_class, strict=True)
+        ]
+    floors = [min(max(0.95 * mean * value / max(class_mean), 0.3), tau) for value in class_mean]
+    assert rule.thresholds().tolist() == pytest.approx(floors, abs=1e-12)  # closed at first
+
+    # 20 confident held-out pixels in two batches, beside one that is not confident and one without a label
+    confident, doubtful = [0.97, 0.01, 0.01, 0.01], [0.1, 0.7, 0.1, 0.1]
+    columns = torch.tensor([confident] * 20 + [doubtful, confident], dtype=torch.float64)
+    labels = torch.tensor([0] * right + [2] * (20 - right) + [1, 255])
+    for _ in range(2):  # measured anew, not added up
+        rule.observe_held_out(
+            (columns[part].T[None, :, None], labels[part][None, None])
+            for part in (slice(0, 9), slice(9, None))
+        )
+    assert rule.held_out.tolist() == [20, right]
+    limits = [tau] * CLASSES if is_strict else floors
+    probabilities = steps[-1][2]
+    expected = expected_weights(probabilities, lambda p: float(max(p) >= limits[p.index(max(p))]))
+    assert torch.equal(rule.weights(probabilities), expected)
+    assert 0 < expected.mean() < 1
+
+
+def confidence_and_variance(p):
+    """m, and the second-order term of the cross-entropy to a target that spreads 1 - m evenly."""
+    others = sorted(p)[:-1]
+    mean = sum(others) / len(others)
+    variance = sum((x - mean) ** 2 for x in others) / len(others)
+    return max(p), sum(others) * variance / (2 * mean**2)
+
+
+def test_covar_equals_a_loop_with_an_svd():
+    _, _, probabilities, valid = make_steps()[-1]
+    rule = get_confidence_rule("covar")
+    rule.observe(probabilities, valid, 0.0)
+    kept = [
+        confidence_and_variance(probabilities[n, :, i, j].tolist())
+        for n, i, j in pixels(valid)
+        if valid[n, i, j]
+    ]
+    table = torch.tensor(kept, dtype=torch.float64)
+    standard = (table - table.mean(0)) / table.std(0, unbiased=False)
+    direction = torch.linalg.svd(standard).Vh[0]
+    reliable = table[(standard @ direction) * direction[0].sign() >= 0]
+    assert 0 < len(reliable) < len(table)
+    (m, v), (var_m, var_v) = reliable.mean(0).tolist(), reliable.var(0, unbiased=False).tolist()
+
+    def weight(p):
+        dm, dv = (min(confidence_and_variance(p)[0] - m, 0), max(confidence_and_variance(p)[1] - v, 0))
+        return math.exp(-(dm**2 / var_m + dv**2 / var_v) / 2)
+
+    weights = rule.weights(probabilities)
+    torch.testing.assert_close(weights, expected_weights(probabilities, weight), rtol=0, atol=1e-9)
+    assert (weights == 1).any() and (weights < 0.5).any()
+
+
+def test_the_residual_variance_is_the_cross_entropys_second_order_term():
+    p = [0.7, 0.1002, 0.0999, 0.0999]
+    mean = 0.1
+    exact = -sum(mean * (math.log(x) - math.log(mean)) for x in p[1:])
+    assert confidence_and_variance(p)[1] == pytest.approx(exact, rel=2e-3)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_covar_is_finite_for_certain_uniform_and_two_class_predictions(dtype):
+    certain = torch.tensor([1.0, 0, 0], dtype=dtype).view(1, 3, 1, 1).expand(1, 3, 2, 2)
+    two = torch.tensor([0.9, 0.1], dtype=dtype).view(1, 2, 1, 1).expand(1, 2, 2, 2)
+    for probabilities in (certain, torch.full_like(certain, 1 / 3), two):
+        rule = get_confidence_rule("covar")
+        rule.observe(probabilities, torch.ones(1, 2, 2, dtype=torch.bool), 0.0)
+        assert torch.equal(rule.weights(probabilities), torch.ones(1, 2, 2, dtype=dtype))
+
+
 def test_distribution_alignment_multiplies_by_the_ratio_of_class_shares():
     steps, m = make_steps(), 0.9
     alignment = DistributionAlignment(decay=m)
@@ -253,7 +341,7 @@ def _observe_half(rank, name, store, results):
     dist.destroy_process_group()
 
 
-@pytest.mark.parametrize("name", ["freematch", "softmatch", "daw", "corrmatch"])
+@pytest.mark.parametrize("name", ["freematch", "softmatch", "daw", "corrmatch", "cw_bass", "covar"])
 def test_two_ranks_hold_the_state_of_one_rank_with_both_batches(name, tmp_path):
     context = torch.multiprocessing.get_context("fork")
     arguments = (name, tmp_path / "store", tmp_path)

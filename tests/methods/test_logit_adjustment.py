@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from pos_hf.methods import get_method
-from pos_hf.methods.confidence import LogitAdjustment
+from pos_hf.methods.adjustments import LogitAdjustment
 from pos_hf.methods.pseudo_labels import PseudoLabels
 from tests.methods.published import pixels
 from tests.methods.test_confidence import CLASSES, make_steps

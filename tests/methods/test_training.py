@@ -10,8 +10,9 @@ from transformers.modeling_outputs import SemanticSegmenterOutput
 
 from pos_hf.data import DataArguments, PairedDataset, load_data
 from pos_hf.errors import InputError
+from pos_hf.evaluation import predict_probabilities
 from pos_hf.methods import METHODS, get_method
-from tests.training.tiny import TinyConfig, TinySegmenter, tiny_trainer
+from tests.training.tiny import TinyConfig, TinySegmenter, tiny_rows, tiny_trainer
 
 DOCUMENTATION = Path(__file__).parents[2] / "docs" / "methods.md"
 
@@ -61,7 +62,7 @@ class StopAfter(TrainerCallback):
 SHORT = [{"name": name, "decay": 0.5} for name in ("freematch", "softmatch", "daw")]
 
 
-@pytest.mark.parametrize("rule", [*SHORT, "corrmatch", "percentile"], ids=str)
+@pytest.mark.parametrize("rule", [*SHORT, "corrmatch", "percentile", "covar"], ids=str)
 def test_a_resumed_run_continues_with_the_rules_state_bit_for_bit(rule, tmp_path):
     def trainer(folder, **arguments):
         method = get_method("fixmatch", threshold=rule, distribution_alignment=True)
@@ -83,6 +84,48 @@ def test_a_resumed_run_continues_with_the_rules_state_bit_for_bit(rule, tmp_path
     for ours, theirs in ((whole.method, resumed.method), (whole.model, resumed.model)):
         for key, value in ours.state_dict().items():
             assert torch.equal(value, theirs.state_dict()[key]), key
+
+
+def test_a_gate_is_measured_at_each_evaluation_with_the_teacher_and_survives_a_checkpoint(tmp_path):
+    def trainer(folder, **arguments):
+        return tiny_trainer(
+            str(tmp_path / folder),
+            method_options={"threshold": {"name": "cw_bass", "threshold": 0.36, "decay": 0.5}},
+            eval_dataset=tiny_rows(),
+            eval_strategy="steps",
+            eval_steps=2,
+            save_strategy="steps",
+            save_steps=3,
+            max_steps=5,
+            **arguments,
+        )
+
+    whole = trainer("whole")
+    whole.train()
+    trainer("cut", callbacks=[StopAfter(3)]).train()
+    resumed = trainer("cut")
+    resumed.train(resume_from_checkpoint=str(tmp_path / "cut" / "checkpoint-3"))
+    for key, value in whole.method.state_dict().items():
+        assert torch.equal(value, resumed.method.state_dict()[key]), key
+    whole.is_in_train = True
+    whole.evaluate()  # once more, with the last teacher
+    predicted = whole.predict(tiny_rows())
+    kept = right = 0
+    for labels, mask, row in zip(predicted.predictions, predicted.label_ids, tiny_rows(), strict=True):
+        (probabilities,) = predict_probabilities(whole.teacher.model, [row["image"]], whole.processing_class)
+        confident = probabilities[0].amax(0).numpy() >= 0.36
+        kept += confident.sum()
+        right += (confident & (labels == mask)).sum()
+    assert whole.method.rule.held_out.tolist() == [kept, right]
+    assert 0 < right < kept
+
+
+@pytest.mark.parametrize(
+    "arguments", [{}, {"eval_dataset": {"a": tiny_rows()}, "eval_strategy": "steps", "eval_steps": 1}]
+)
+def test_a_gate_without_held_out_labels_is_refused(tmp_path, arguments):
+    with pytest.raises(InputError, match="set eval_strategy to steps or epoch, and selection_share"):
+        tiny_trainer(str(tmp_path), method_options={"threshold": "cw_bass"}, **arguments)
 
 
 def test_a_run_too_short_for_its_rule_is_refused_before_its_first_step(tmp_path):

@@ -82,6 +82,7 @@ SHORT = {name: {"name": name, "decay": 0.2} for name in ("freematch", "softmatch
             {"threshold": 0.36, "supervised_loss": {"name": "cross_entropy", "class_weights": "balanced"}},
         ),
         ("unimatch_v2", {"threshold": "corrmatch"}),
+        ("unimatch_v2", {"threshold": "covar"}),
         ("u2pl", {}),
         ("augseg", {}),
     ],
