@@ -2,6 +2,7 @@
 here."""
 
 import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -126,7 +127,11 @@ def _difference(runs: dict[int, Score], baseline: dict[int, Score]) -> Interval 
             return None
         difference = paired_difference(areas, other_areas)
         return Interval(*(100 * value for value in difference))
-    differences = [runs[seed].mean_iou - run.mean_iou for seed, run in baseline.items()]
+    return over_seeds([runs[seed].mean_iou - run.mean_iou for seed, run in baseline.items()])
+
+
+def over_seeds(differences: Sequence[float]) -> Interval:
+    """Mean of at least two seeds' differences with Student's 95 % interval."""
     mean = statistics.mean(differences)
     quantile = STUDENT_T[min(len(differences) - 2, len(STUDENT_T) - 1)]
     half = quantile * statistics.stdev(differences) / len(differences) ** 0.5
