@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pos_hf.cli.parsing import CommandParser
+from pos_hf.cli.parsing import CommandParser, importing
 from pos_hf.errors import InputError
 from pos_hf.files import keep_existing, write_text
 
@@ -28,12 +28,13 @@ def main(argv: list[str]) -> int:
     """
     args, overrides = parser().parse_known_args(argv)
 
-    from pos_hf.data import DataArguments
-    from pos_hf.data.checks import check_data
-    from pos_hf.data.splits import write_split
-    from pos_hf.methods import PseudoLabelMethod
-    from pos_hf.reporting.data_page import write_data_page
-    from pos_hf.runs.config import parse_config
+    with importing():
+        from pos_hf.data import DataArguments
+        from pos_hf.data.checks import check_data
+        from pos_hf.data.splits import write_split
+        from pos_hf.methods import PseudoLabelMethod
+        from pos_hf.reporting.data_page import write_data_page
+        from pos_hf.runs.config import parse_config
 
     if args.config.suffix in (".yaml", ".yml", ".json"):
         _, data_args, training = parse_config(args.config, overrides)

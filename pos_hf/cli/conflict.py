@@ -4,7 +4,7 @@ import argparse
 import json
 from pathlib import Path
 
-from pos_hf.cli.parsing import CommandParser
+from pos_hf.cli.parsing import CommandParser, importing
 
 
 def main(argv: list[str]) -> int:
@@ -21,10 +21,11 @@ def main(argv: list[str]) -> int:
     """
     args = parser().parse_args(argv)
 
-    from pos_hf.files import written_aside
-    from pos_hf.reporting.conflict import conflict_picture, conflict_table
-    from pos_hf.run_folder import CONFLICT_FILE, CONFLICT_PICTURE
-    from pos_hf.runs.conflict import EXPORTED, check_weights, earlier_moments, measure, rebuild
+    with importing():
+        from pos_hf.files import written_aside
+        from pos_hf.reporting.conflict import conflict_picture, conflict_table
+        from pos_hf.run_folder import CONFLICT_FILE, CONFLICT_PICTURE
+        from pos_hf.runs.conflict import EXPORTED, check_weights, earlier_moments, measure, rebuild
 
     trainer, settings = rebuild(args.run)
     settings |= {"batches": args.batches, "seed": args.seed}

@@ -4,7 +4,7 @@ import argparse
 import json
 from pathlib import Path
 
-from pos_hf.cli.parsing import CommandParser
+from pos_hf.cli.parsing import CommandParser, importing
 from pos_hf.errors import InputError, first_sentence
 from pos_hf.files import keep_existing
 
@@ -48,8 +48,9 @@ def main(argv: list[str]) -> int:
             ) from error
     keep_existing([args.to / name for name in FILES], "give another folder to --to")
 
-    from pos_hf.models.convert import convert_checkpoint
-    from pos_hf.models.processors import default_image_processor
+    with importing():
+        from pos_hf.models.convert import convert_checkpoint
+        from pos_hf.models.processors import default_image_processor
 
     model, report = convert_checkpoint(
         args.source, weights=args.weights, id2label=id2label, strict=not args.partial

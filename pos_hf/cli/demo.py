@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from pos_hf.cli.parsing import CommandParser
+from pos_hf.cli.parsing import CommandParser, importing
 
 RUNS = {"labels alone": "supervised", "with unlabeled images": "pos_meo"}
 
@@ -29,11 +29,12 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--out", type=Path, default=Path("demo"), help="folder of the two runs")
     args, overrides = parser.parse_known_args(argv)
 
-    from pos_hf.reporting import write_report
-    from pos_hf.run_folder import read_runs
-    from pos_hf.runs.config import parse_config
-    from pos_hf.runs.recipes import recipe_file
-    from pos_hf.runs.train import run_training
+    with importing():
+        from pos_hf.reporting import write_report
+        from pos_hf.run_folder import read_runs
+        from pos_hf.runs.config import parse_config
+        from pos_hf.runs.recipes import recipe_file
+        from pos_hf.runs.train import run_training
 
     scores = {}
     for title, name in RUNS.items():

@@ -9,6 +9,7 @@ from pos_hf.cli.parsing import (
     CommandParser,
     add_inference_arguments,
     add_remote_code_argument,
+    importing,
     inference_from,
 )
 from pos_hf.files import keep_existing
@@ -37,13 +38,14 @@ def main(argv: list[str]) -> int:
         written = [args.out / name for name in (SCORES_FILE, COUNTS_FILE)]
         keep_existing(written, "give another folder to --out")
 
-    from accelerate import Accelerator
+    with importing():
+        from accelerate import Accelerator
 
-    from pos_hf.evaluation import evaluate_images, keep_confident, load_for_inference, palette_of
-    from pos_hf.evaluation.evaluator import predict_images
-    from pos_hf.evaluation.results import protocol
-    from pos_hf.reporting import worst_images, write_examples
-    from pos_hf.runs.rows import load_rows
+        from pos_hf.evaluation import evaluate_images, keep_confident, load_for_inference, palette_of
+        from pos_hf.evaluation.evaluator import predict_images
+        from pos_hf.evaluation.results import protocol
+        from pos_hf.reporting import worst_images, write_examples
+        from pos_hf.runs.rows import load_rows
 
     model, image_processor = load_for_inference(args.model, "cpu", args.trust_remote_code, args.subfolder)
     data, role = load_rows(args.data, args.role, model, image_processor)

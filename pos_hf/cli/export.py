@@ -4,7 +4,7 @@ import argparse
 from importlib.util import find_spec
 from pathlib import Path
 
-from pos_hf.cli.parsing import CommandParser, add_remote_code_argument
+from pos_hf.cli.parsing import CommandParser, add_remote_code_argument, importing
 from pos_hf.errors import InputError
 from pos_hf.files import keep_existing
 
@@ -34,8 +34,9 @@ def main(argv: list[str]) -> int:
         raise InputError(f"exporting needs {', '.join(missing)}: pip install 'pos_hf[onnx]'")
     keep_existing([args.to], "give another file to --to")
 
-    from pos_hf.evaluation import load_for_inference
-    from pos_hf.models.export import export_onnx
+    with importing():
+        from pos_hf.evaluation import load_for_inference
+        from pos_hf.models.export import export_onnx
 
     model, image_processor = load_for_inference(args.model, "cpu", args.trust_remote_code)
     difference = export_onnx(model, args.to, image_processor)

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from pos_hf.cli.parsing import CommandParser
+from pos_hf.cli.parsing import CommandParser, importing
 
 SCHEMA_FILE = "pos_hf.schema.json"
 
@@ -28,9 +28,10 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--out", type=Path, help="the config (default: the folder's name and .yaml, here)")
     args = parser.parse_args(argv)
 
-    from pos_hf.files import keep_existing, write_text
-    from pos_hf.runs.proposal import propose_config
-    from pos_hf.runs.schema import config_schema
+    with importing():
+        from pos_hf.files import keep_existing, write_text
+        from pos_hf.runs.proposal import propose_config
+        from pos_hf.runs.schema import config_schema
 
     file = args.out or Path(f"{args.folder.resolve().name}.yaml")
     keep_existing([file], "give another file to --out, or train with it")

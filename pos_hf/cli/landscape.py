@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from pos_hf.cli.parsing import CommandParser, add_remote_code_argument
+from pos_hf.cli.parsing import CommandParser, add_remote_code_argument, importing
 
 
 def main(argv: list[str]) -> int:
@@ -20,12 +20,13 @@ def main(argv: list[str]) -> int:
     """
     args = parser().parse_args(argv)
 
-    from accelerate import PartialState
+    with importing():
+        from accelerate import PartialState
 
-    from pos_hf.evaluation import load_for_inference
-    from pos_hf.reporting.landscape import batches_of, write_landscape
-    from pos_hf.run_folder import LANDSCAPE_FILE
-    from pos_hf.runs.rows import load_rows
+        from pos_hf.evaluation import load_for_inference
+        from pos_hf.reporting.landscape import batches_of, write_landscape
+        from pos_hf.run_folder import LANDSCAPE_FILE
+        from pos_hf.runs.rows import load_rows
 
     device = PartialState().device
     for run in args.runs:

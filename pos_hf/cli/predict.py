@@ -12,6 +12,7 @@ from pos_hf.cli.parsing import (
     CommandParser,
     add_inference_arguments,
     add_remote_code_argument,
+    importing,
     inference_from,
 )
 from pos_hf.errors import InputError, first_sentence
@@ -47,14 +48,15 @@ def main(argv: list[str]) -> int:
     """
     args = parser().parse_args(argv)
 
-    from accelerate import PartialState
-    from tqdm.auto import tqdm
+    with importing():
+        from accelerate import PartialState
+        from tqdm.auto import tqdm
 
-    from pos_hf.data.annotating import Classes
-    from pos_hf.data.decoding import RowDecoder
-    from pos_hf.data.segmentation_data import IGNORE_INDEX
-    from pos_hf.evaluation import label_names, load_for_inference, palette_of, predict_confident
-    from pos_hf.models.processors import image_range, num_channels
+        from pos_hf.data.annotating import Classes
+        from pos_hf.data.decoding import RowDecoder
+        from pos_hf.data.segmentation_data import IGNORE_INDEX
+        from pos_hf.evaluation import label_names, load_for_inference, palette_of, predict_confident
+        from pos_hf.models.processors import image_range, num_channels
 
     sources = find_images(args.images)
     kinds = KINDS + (CONFIDENCE,) * args.confidence

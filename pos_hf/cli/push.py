@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pos_hf.cli.parsing import CommandParser
+from pos_hf.cli.parsing import CommandParser, importing
 from pos_hf.errors import InputError
 
 if TYPE_CHECKING:
@@ -24,8 +24,9 @@ def main(argv: list[str]) -> int:
     """
     args = parser().parse_args(argv)
 
-    from pos_hf.hub import check_repository, evaluation_results, model_card, run_facts, run_files, upload
-    from pos_hf.run_folder import read_runs
+    with importing():
+        from pos_hf.hub import check_repository, evaluation_results, model_card, run_facts, run_files, upload
+        from pos_hf.run_folder import read_runs
 
     check_repository(args.repo)
     if args.card and not args.card.is_file():

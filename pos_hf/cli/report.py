@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from pos_hf.cli.parsing import CommandParser
+from pos_hf.cli.parsing import CommandParser, importing
 
 
 def main(argv: list[str]) -> int:
@@ -29,7 +29,8 @@ def main(argv: list[str]) -> int:
     )
     args = parser.parse_args(argv)
 
-    from pos_hf.reporting import write_report
+    with importing():
+        from pos_hf.reporting import write_report
 
     out = args.out or (args.runs[0] if len(args.runs) == 1 else Path()) / "report.html"
     write_report(args.runs, out)

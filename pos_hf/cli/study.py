@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from pos_hf.cli.parsing import CommandParser
+from pos_hf.cli.parsing import CommandParser, importing
 
 
 def main(argv: list[str]) -> int:
@@ -38,7 +38,8 @@ def main(argv: list[str]) -> int:
     )
     args = parser.parse_args(argv)
 
-    from pos_hf.studies import label_budget, read_study, read_study_scores, run_study, write_tables
+    with importing():
+        from pos_hf.studies import label_budget, read_study, read_study_scores, run_study, write_tables
 
     if args.label_budget:
         study = label_budget(args.study, args.label_budget, args.seeds)

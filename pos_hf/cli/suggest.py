@@ -10,6 +10,7 @@ from pos_hf.cli.parsing import (
     CommandParser,
     add_inference_arguments,
     add_remote_code_argument,
+    importing,
     inference_from,
 )
 from pos_hf.cli.predict import find_images, read_image
@@ -41,15 +42,16 @@ def main(argv: list[str]) -> int:
     """
     args = parser().parse_args(argv)
 
-    import numpy as np
-    from accelerate import PartialState
-    from tqdm.auto import tqdm
+    with importing():
+        import numpy as np
+        from accelerate import PartialState
+        from tqdm.auto import tqdm
 
-    from pos_hf.data.decoding import RowDecoder
-    from pos_hf.evaluation import label_names, load_for_inference, palette_of, predict_probabilities
-    from pos_hf.evaluation.suggestion import choose, doubt_of, worth
-    from pos_hf.models.processors import image_range, num_channels
-    from pos_hf.reporting.suggestion import Suggestion, contact_sheet
+        from pos_hf.data.decoding import RowDecoder
+        from pos_hf.evaluation import label_names, load_for_inference, palette_of, predict_probabilities
+        from pos_hf.evaluation.suggestion import choose, doubt_of, worth
+        from pos_hf.models.processors import image_range, num_channels
+        from pos_hf.reporting.suggestion import Suggestion, contact_sheet
 
     sources = waiting(find_images(args.images), args.exclude)
     require_enough(args.count, len(sources))

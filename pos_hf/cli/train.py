@@ -4,7 +4,7 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from pos_hf.cli.parsing import CommandParser
+from pos_hf.cli.parsing import CommandParser, importing
 
 CONFIG_SUFFIXES = (".yaml", ".yml", ".json")
 EPILOG = """\
@@ -49,9 +49,10 @@ def main(argv: list[str]) -> int:
     parser.add_argument("config", help="YAML file of the run, a folder of images, or a recipe's name")
     arguments, overrides = parser.parse_known_args(argv)
 
-    from pos_hf.runs.config import parse_config
-    from pos_hf.runs.recipes import recipe_file
-    from pos_hf.runs.train import run_training
+    with importing():
+        from pos_hf.runs.config import parse_config
+        from pos_hf.runs.recipes import recipe_file
+        from pos_hf.runs.train import run_training
 
     config = Path(arguments.config)
     if config.suffix not in CONFIG_SUFFIXES and (config.is_dir() or arguments.config == "shapes"):

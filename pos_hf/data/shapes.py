@@ -8,8 +8,10 @@ The constants below are the difficulty; every one of them may be edited.
 """
 
 import colorsys
+from functools import lru_cache
 
 import numpy as np
+from datasets import Dataset
 from numpy.random import Generator
 from PIL import Image
 
@@ -19,6 +21,7 @@ from pos_hf.data.decoding import rows_to_dataset
 from pos_hf.data.segmentation_data import SegmentationData
 
 IMAGE_SIZE = 64  # pixels, square
+ROLES = ("labeled", "unlabeled", "test")  # in the order of their streams of random numbers
 NUM_LABELED, NUM_UNLABELED, NUM_TEST = 12, 240, 100
 
 # name: (texture, central hue in turns)
@@ -43,31 +46,30 @@ NOISE = (2.0, 10.0)  # standard deviation in grey levels
 def load_shapes(args: DataArguments) -> SegmentationData:
     """Generate the dataset from `split_seed` alone; the test images are always the same."""
 
-    def rows(stream: int, seed: int, count: int) -> tuple[list[str], list[Image.Image], list[Image.Image]]:
-        pairs = [draw_scene(np.random.default_rng([seed, stream, index])) for index in range(count)]
-        ids = [f"{('labeled', 'unlabeled', 'test')[stream]}_{index:05d}" for index in range(count)]
-        return (
-            ids,
-            [Image.fromarray(image) for image, _ in pairs],
-            [Image.fromarray(mask) for _, mask in pairs],
-        )
-
     def count(asked: int | None, default: int) -> int:
         return default if asked is None else asked
 
     id2label = dict(enumerate(["background", *CLASSES]))
-    labeled = rows(0, args.split_seed, count(args.num_labeled, NUM_LABELED))
-    unlabeled_ids, unlabeled_images, _ = rows(1, args.split_seed, count(args.num_unlabeled, NUM_UNLABELED))
-    test = rows(2, 0, count(args.num_test, NUM_TEST))
     return SegmentationData(
         name="shapes",
-        labeled=rows_to_dataset(*labeled),
-        unlabeled=rows_to_dataset(unlabeled_ids, unlabeled_images),
+        labeled=_rows("labeled", args.split_seed, count(args.num_labeled, NUM_LABELED)),
+        unlabeled=_rows("unlabeled", args.split_seed, count(args.num_unlabeled, NUM_UNLABELED)),
         selection=None,
-        test=rows_to_dataset(*test),
+        test=_rows("test", 0, count(args.num_test, NUM_TEST)),
         id2label=id2label,
         palette=class_palette(id2label),
     )
+
+
+@lru_cache(maxsize=8)  # a command loads its data more than once
+def _rows(role: str, seed: int, count: int) -> Dataset:
+    """Generated rows of one role; those without labels come without masks."""
+    stream = ROLES.index(role)
+    pairs = [draw_scene(np.random.default_rng([seed, stream, index])) for index in range(count)]
+    ids = [f"{role}_{index:05d}" for index in range(count)]
+    images = [Image.fromarray(image) for image, _ in pairs]
+    masks = None if role == "unlabeled" else [Image.fromarray(mask) for _, mask in pairs]
+    return rows_to_dataset(ids, images, masks)
 
 
 def draw_scene(rng: Generator) -> tuple[np.ndarray, np.ndarray]:

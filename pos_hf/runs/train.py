@@ -18,7 +18,7 @@ from pos_hf.files import written_aside
 from pos_hf.hub import write_model_card
 from pos_hf.locks import check_held, locked
 from pos_hf.models import PRESETS
-from pos_hf.reporting import worst_images, write_examples, write_report
+from pos_hf.reporting import worst_images, write_examples
 from pos_hf.run_folder import EXAMPLES, OUTPUTS, REPORT_FILE, RUN_FILE, WORST
 from pos_hf.runs.build import load_images, make_trainer
 from pos_hf.runs.config import ModelArguments
@@ -218,4 +218,7 @@ def finish_folder(trainer: POSTrainer, data: SegmentationData, facts: dict[str, 
         predictions = [maps[index] for index in indices]
         write_examples(folder / name, rows.select(indices), predictions, names, data.palette)
     write_model_card(folder)
+
+    from pos_hf.reporting import write_report  # and matplotlib, which one process needs, and at the end
+
     write_report([folder], folder / REPORT_FILE)

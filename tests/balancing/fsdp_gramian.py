@@ -9,7 +9,6 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
 from pos_hf.balancing import GradientPair, pos
-from tests.launching import run_rank
 
 PAPER = pos(min_weight=0)
 
@@ -54,7 +53,3 @@ def main() -> None:
         optimizer.step()
     for parameter, reference in zip(sharded.parameters(), whole.parameters(), strict=True):
         torch.testing.assert_close(parameter.full_tensor(), reference.detach(), rtol=1e-12, atol=1e-15)
-
-
-if __name__ == "__main__":
-    run_rank(main)

@@ -1,16 +1,14 @@
 """Two FSDP2 processes train four steps, and again from the checkpoint of the second. Run by a launcher.
 
-usage: python -m tests.training.fsdp_resume FOLDER
+usage: python -m tests.launching tests.training.fsdp_resume FOLDER
 """
 
-import sys
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from pos_hf.training import POSTrainer
-from tests.launching import run_rank
 
 from .fsdp import fsdp2_arguments, pretend_to_be_gpus
 from .tiny import tiny_model, tiny_trainer
@@ -40,7 +38,8 @@ def weights(trainer: POSTrainer) -> dict[str, Any]:
     }
 
 
-def main(folder: Path) -> None:
+def main(out: str) -> None:
+    folder = Path(out)
     pretend_to_be_gpus()
     whole = sharded_trainer(folder)
     whole.train()
@@ -50,7 +49,3 @@ def main(folder: Path) -> None:
     expected = weights(whole)  # whole on rank 0 alone
     for name, value in weights(resumed).items():
         assert torch.equal(value, expected[name]), name
-
-
-if __name__ == "__main__":
-    run_rank(main, Path(sys.argv[1]))

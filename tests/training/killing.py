@@ -1,6 +1,6 @@
 """Kills a training run at seeded random moments and lets it go on each time, in forked processes.
 
-usage: python -m tests.training.killing OUT NUM_KILLS
+usage: python -m tests.launching tests.training.killing OUT NUM_KILLS
 
 OUT/report.json says what every kill met. torch keeps one thread, so that a fork is a whole copy.
 """
@@ -9,7 +9,6 @@ import gc
 import json
 import os
 import signal
-import sys
 import time
 import traceback
 from collections.abc import Callable
@@ -22,7 +21,6 @@ from transformers import TrainerCallback
 from transformers.utils.logging import disable_progress_bar
 
 from pos_hf.training.checkpoints import MANIFEST, checkpoints, newest_complete
-from tests.launching import run_rank
 
 from .resuming import digests, make_trainer
 
@@ -121,7 +119,8 @@ def contents(checkpoint: Path) -> dict[str, str]:
     return {name: entry["sha256"] for name, entry in manifest.items() if name != "training_args.bin"}
 
 
-def main(out: Path, num_kills: int) -> None:
+def main(folder: str, kills_wanted: str) -> None:
+    out, num_kills = Path(folder), int(kills_wanted)
     torch.set_num_threads(1)
     disable_progress_bar()
     tqdm.tqdm.monitor_interval = 0  # its thread would hold locks
@@ -163,7 +162,3 @@ def main(out: Path, num_kills: int) -> None:
         "left": sorted(path.name for path in killed.iterdir()),
     }
     (out / "report.json").write_text(json.dumps(report))
-
-
-if __name__ == "__main__":
-    run_rank(main, Path(sys.argv[1]), int(sys.argv[2]))

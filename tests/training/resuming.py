@@ -1,6 +1,6 @@
 """Trains runs once without a break and once from each of their checkpoints, and digests all that must agree.
 
-usage: python -m tests.training.resuming OUT
+usage: python -m tests.launching tests.training.resuming OUT
 """
 
 import gc
@@ -9,7 +9,6 @@ import itertools
 import json
 import os
 import random
-import sys
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,6 @@ from transformers.modeling_outputs import SemanticSegmenterOutput
 
 from pos_hf.data import DataArguments, PairedDataset, SegmentationData, load_data
 from pos_hf.training import POSTrainer
-from tests.launching import run_rank
 
 from .tiny import TinyConfig, TinySegmenter, tiny_trainer
 
@@ -130,10 +128,7 @@ def spelled_out(value: Any) -> str:
     return repr(value)
 
 
-def main(out: Path) -> None:
+def main(folder: str) -> None:
+    out = Path(folder)
     found = {str(case): run_case(out / str(case), *case) for case in CASES}
     (out / f"{os.environ.get('RANK', 0)}.json").write_text(json.dumps(found))
-
-
-if __name__ == "__main__":
-    run_rank(main, Path(sys.argv[1]))

@@ -1,6 +1,6 @@
 """Two runs in this process's layout: a signal to rank 1 alone ends the first, one from outside the second.
 
-usage: python -m tests.training.stopping OUT
+usage: python -m tests.launching tests.training.stopping OUT
 
 OUT/RANK.json gets (exit code, step, open process groups) of both. OUT/ready: the second run trains.
 """
@@ -8,14 +8,11 @@ OUT/RANK.json gets (exit code, step, open process groups) of both. OUT/ready: th
 import json
 import os
 import signal
-import sys
 import time
 from pathlib import Path
 
 from torch.distributed import distributed_c10d
 from transformers import TrainerCallback
-
-from tests.launching import run_rank
 
 from .resuming import make_trainer
 
@@ -46,7 +43,8 @@ class Wait(TrainerCallback):
         time.sleep(0.05)
 
 
-def main(out: Path) -> int:
+def main(folder: str) -> int:
+    out = Path(folder)
     by_itself = [SignalItself(3, signal.SIGINT)] if RANK == 1 else []
     ends = []
     for name, callbacks, steps in (("inside", by_itself, 20), ("outside", [Wait(out / "ready")], 2000)):
@@ -64,7 +62,3 @@ def main(out: Path) -> int:
             ends.append((end.code, trainer.state.global_step, len(distributed_c10d._world.pg_map)))
     (out / f"{RANK}.json").write_text(json.dumps(ends))
     return ends[-1][0]
-
-
-if __name__ == "__main__":
-    run_rank(main, Path(sys.argv[1]))

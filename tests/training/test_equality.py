@@ -22,7 +22,10 @@ def trajectories(tmp_path_factory) -> dict[tuple, dict[str, torch.Tensor]]:
     found = {}
     for (processes, engine), splits in LAUNCHES.items():
         out = tmp_path_factory.mktemp("trajectories")
-        launch("tests.training.trajectory", out, engine, *splits, processes=processes)
+        nodes = (
+            processes if engine == "ddp" else 1
+        )  # each process by a launcher of its own, as on two machines
+        launch("tests.training.trajectory", out, engine, *splits, processes=processes, nodes=nodes)
         found |= {(processes, engine, split): load_file(out / f"{split}.safetensors") for split in splits}
     return found
 

@@ -1,18 +1,15 @@
 """Trains every combination of the equality test in this process's layouts and saves the weights.
 
-usage: python -m tests.training.trajectory OUT ENGINE BATCHxACCUMULATION...
+usage: python -m tests.launching tests.training.trajectory OUT ENGINE BATCHxACCUMULATION...
 
 Weights go to OUT/BATCHxACCUMULATION.safetensors.
 """
 
 import itertools
-import sys
 import tempfile
 from pathlib import Path
 
 from safetensors.torch import save_file
-
-from tests.launching import run_rank
 
 from .fsdp import fsdp2_arguments, pretend_to_be_gpus
 from .tiny import TinyPairs, tiny_trainer
@@ -30,12 +27,12 @@ COMBINATIONS = [
 ]
 
 
-def main(out: Path, engine: str, *splits: str) -> None:
+def main(out: str, engine: str, *splits: str) -> None:
     if engine == "fsdp2":
         pretend_to_be_gpus()
     for split in splits:
         batch, accumulation = map(int, split.split("x"))
-        train(out / f"{split}.safetensors", batch, accumulation, engine)
+        train(Path(out) / f"{split}.safetensors", batch, accumulation, engine)
 
 
 def train(out: Path, batch: int, accumulation: int, engine: str) -> None:
@@ -57,7 +54,3 @@ def train(out: Path, batch: int, accumulation: int, engine: str) -> None:
             weights[f"{method}/{strategy}/{optimizer}/{parameter}"] = value.detach().clone()
     if trainer.accelerator.is_main_process:
         save_file(weights, out)
-
-
-if __name__ == "__main__":
-    run_rank(main, Path(sys.argv[1]), *sys.argv[2:])
