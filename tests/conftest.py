@@ -1,5 +1,6 @@
 """Fixtures every test shares: one thread, a fixed seed, fresh Accelerate singletons, no time limit."""
 
+import gc
 import os
 import sys
 from collections.abc import Iterator
@@ -21,6 +22,17 @@ ROOT = Path(__file__).parent.parent
 
 settings.register_profile("any load", deadline=None)  # a time for each example, which other work stretches
 settings.load_profile("any load")
+
+
+def pytest_configure() -> None:
+    """Look for no garbage while the tests and all that they import are read."""
+    gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    """What was read stays: a full collection, which accelerate asks for often, need not search it."""
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(autouse=True)
