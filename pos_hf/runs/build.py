@@ -10,6 +10,7 @@ from pos_hf.data import DataArguments, PairedDataset, SegmentationData, load_dat
 from pos_hf.errors import InputError
 from pos_hf.methods import Method, StudentPair
 from pos_hf.models import PRESETS, build_model, default_image_processor
+from pos_hf.models.freezing import freeze_backbone
 from pos_hf.models.presets import check_name
 from pos_hf.models.processors import inherited_image_processor
 from pos_hf.runs.config import ModelArguments
@@ -133,8 +134,11 @@ def build_student(model_args: ModelArguments, data: SegmentationData) -> PreTrai
 
     Returns:
         The model, in training mode.
+
+    Raises:
+        InputError: the model cannot be made, or its backbone not be frozen.
     """
-    return build_model(
+    model = build_model(
         model_args.model,
         data.id2label,
         backbone_weights=model_args.backbone_weights,
@@ -142,3 +146,10 @@ def build_student(model_args: ModelArguments, data: SegmentationData) -> PreTrai
         trust_remote_code=model_args.trust_remote_code,
         **{"palette": data.palette, **json_options("model_options", model_args.model_options)},
     )
+    if model_args.freeze_backbone:
+        if model_args.model in PRESETS and model_args.backbone_weights is None:
+            raise InputError(
+                f"freeze_backbone would keep the random weights of {model_args.model}: set backbone_weights"
+            )
+        freeze_backbone(model)
+    return model

@@ -36,6 +36,10 @@ class ModelArguments:
         default=None, metadata={"help": "Entries of the model's configuration to replace, as JSON."}
     )
 
+    freeze_backbone: bool = field(
+        default=False, metadata={"help": "Train only what is not the backbone, which stays as it was given."}
+    )
+
     def __post_init__(self) -> None:
         check_group(self, {})
         self.model_options = json_options("model_options", self.model_options)

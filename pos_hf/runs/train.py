@@ -171,6 +171,7 @@ def identity_of_inputs(
     return {
         **({"model": model_args.model} if model_args.model in PRESETS else {}),
         "model_options": model_args.model_options,
+        "freeze_backbone": model_args.freeze_backbone,
         "split_hash": facts["split_hash"],
         **{name: getattr(data_args, name) for name in VIEWS},
     }

@@ -31,8 +31,9 @@ class EMATeacher:
     """Exponential moving average of a student, in evaluation mode and without gradients.
 
     The published warm-up (UniMatch V2): decay r = min(1 - 1/(step+1), max_decay), so the teacher is the
-    student after step 0 and reaches 0.996 at step 249. Float buffers are blended like parameters, all others
-    copied: averaging integers truncates them.
+    student after step 0 and reaches 0.996 at step 249. Frozen parameters, which are the student's from the
+    start, are left alone. Float buffers are blended like parameters, all others copied: averaging integers
+    truncates them.
 
     Args:
         student: The unwrapped model, on its device and with its first weights; it is deep-copied to `model`.
@@ -53,7 +54,9 @@ class EMATeacher:
         broadcast_buffers(student)
         weight = 1 - self.decay(step)
         # apart: sharded parameters are DTensors, buffers are not, and one foreach call takes only one kind
-        torch._foreach_lerp_([*self.model.parameters()], [*student.parameters()], weight)
+        pairs = zip(self.model.parameters(), student.parameters(), strict=True)
+        followed = [(ours, theirs) for ours, theirs in pairs if theirs.requires_grad]
+        torch._foreach_lerp_([ours for ours, _ in followed], [theirs for _, theirs in followed], weight)
         for buffer, target in zip(self.model.buffers(), student.buffers(), strict=True):
             if buffer.is_floating_point():
                 buffer.lerp_(target, weight)

@@ -20,6 +20,7 @@ from pos_hf.data import PairedDataset, collate
 from pos_hf.data.device_views import NormalisedBatch
 from pos_hf.locks import locked
 from pos_hf.methods import LossTerm, Method, StudentPair
+from pos_hf.models.freezing import frozen_parts
 from pos_hf.models.processors import statistics
 from pos_hf.workers import outlive_sigterm
 
@@ -78,6 +79,7 @@ class POSTrainer(TeacherStudentTrainer):
         super().__init__(model, args, *data, method, **kwargs)
         self.sampler = self.train_dataset.sampler(args.seed if args.data_seed is None else args.data_seed)
         self.device_batch = NormalisedBatch(*statistics(self.processing_class), args.device)
+        self.frozen_parts = frozen_parts(self.model)
         self.diagnostics = Diagnostics()
         self.skips = SkippedSteps(self.method.objectives, args, self.accelerator, self.train_dataset)
         watchers = self.diagnostics, self.skips.record
@@ -114,6 +116,8 @@ class POSTrainer(TeacherStudentTrainer):
             The mean of the objectives' losses, divided by the number of micro-batches; 0-d, detached.
         """
         model.train()
+        for part in self.frozen_parts:
+            part.eval()
         batch = self.device_batch(self._prepare_inputs(inputs))
         micro_batches = self.current_gradient_accumulation_steps
         losses = {objective: torch.zeros((), device=self.args.device) for objective in self.method.objectives}
