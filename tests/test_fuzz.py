@@ -144,6 +144,7 @@ def test_no_damaged_config_gets_through_as_anything_but_a_sentence(dataset, tmp_
     del every["full_determinism"]  # which would change how the tests after this one compute
     accepted = 0
     for number in range(CONFIGS):
+        path.unlink(missing_ok=True)  # a file that is written over is flushed to the disk
         path.write_bytes(mutated_config(rng, config, own if number % 2 else every))
         with only_input_errors(path.read_bytes()):
             _, data_args, args = parse_config(path, [])

@@ -128,22 +128,28 @@ def predict_logits(
     Returns:
         As many rows as images, more with "channel_dropout" ([clean; perturbed]) or from a `StudentPair`.
     """
-    # without keep_torch_compile=False accelerate would take DDP out of a compiled model, in place
-    inner = extract_model_from_parallel(model, keep_torch_compile=False)
     if feature_perturbation is None:
         logits = model(pixel_values).logits
-    elif getattr(inner, "supports_feature_perturbation", False):
-        options = {"feature_perturbation": feature_perturbation, "perturb_from": perturb_from}
-        logits = model(pixel_values, **options).logits
     else:
-        logger.warning_once(
-            f"{type(inner).__name__} offers no feature perturbation: '{feature_perturbation}' is left out."
-        )
-        logits = model(pixel_values).logits
-        if feature_perturbation == "channel_dropout":
-            logits = cat([logits, logits[perturb_from:]])
+        logits = _perturbed_logits(model, pixel_values, feature_perturbation, perturb_from)
     if logits.dtype.itemsize < float32.itemsize:
         logits = logits.float()
     if logits.shape[-2:] != pixel_values.shape[-2:]:
         logits = interpolate(logits, pixel_values.shape[-2:], mode="bilinear", align_corners=False)
     return logits
+
+
+def _perturbed_logits(
+    model: nn.Module, pixel_values: Tensor, feature_perturbation: str, perturb_from: int
+) -> Tensor:
+    # without keep_torch_compile=False accelerate would take DDP out of a compiled model, in place
+    inner = extract_model_from_parallel(model, keep_torch_compile=False)
+    if getattr(inner, "supports_feature_perturbation", False):
+        return model(
+            pixel_values, feature_perturbation=feature_perturbation, perturb_from=perturb_from
+        ).logits
+    logger.warning_once(
+        f"{type(inner).__name__} offers no feature perturbation: '{feature_perturbation}' is left out."
+    )
+    logits = model(pixel_values).logits
+    return cat([logits, logits[perturb_from:]]) if feature_perturbation == "channel_dropout" else logits

@@ -316,11 +316,12 @@ class POSConfig(TrainingArguments):
                 f"lr_scheduler_type {SchedulerType(self.lr_scheduler_type).value!r} cannot be used with "
                 f"lr_scheduler_kwargs {self.lr_scheduler_kwargs}: {first_sentence(error)}"
             ) from error
-        missing = set(self.report_to or ()) - set(get_available_reporting_integrations())
-        if missing:
-            raise InputError(
-                f"report_to names {', '.join(sorted(missing))}, which is unknown or not installed"
-            )
+        if self.report_to:
+            missing = set(self.report_to) - set(get_available_reporting_integrations())
+            if missing:
+                raise InputError(
+                    f"report_to names {', '.join(sorted(missing))}, which is unknown or not installed"
+                )
 
     def get_strategy(self) -> Strategy:
         """The strategy that `strategy` and `strategy_options` name.
