@@ -10,7 +10,7 @@ import types
 from collections.abc import Callable, Mapping
 from enum import Enum
 from functools import cache
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from pos_hf.errors import InputError, nearest
 
@@ -27,6 +27,9 @@ WORDS = {
     type(None): "null",
 }
 
+
+IGNORE_INDEX = 255
+"""In masks and labels: a pixel that has no class and counts nowhere."""
 
 _type_hints = cache(get_type_hints)  # evaluating the annotations of 150 fields takes milliseconds
 
@@ -50,26 +53,25 @@ def check_group(group: Any, intervals: Intervals) -> None:
     check_intervals(values, intervals)
 
 
-def check_options(
-    what: str, call: Callable[..., Any], options: Mapping[str, Any], intervals: Intervals
-) -> None:
+def check_options(what: str, call: Callable[..., Any], options: Mapping[str, Any]) -> None:
     """Check keyword arguments before a call; arguments that the callable does not know are passed over.
 
     Args:
         what: the callable makes, for the message.
-        call: an annotated function or class.
+        call: an annotated function or class; `Annotated[float, "[0, 1]"]` gives a number's interval.
         options: its arguments by name.
-        intervals: of the numbers among them.
 
     Raises:
         InputError: names the first option whose value does not fit.
     """
     parameters = inspect.signature(call, eval_str=True).parameters
     try:
-        for name, value in options.items():
-            if name in parameters:
-                check_type(name, value, parameters[name].annotation)
-        check_intervals(options, intervals)
+        for name in options.keys() & parameters.keys():
+            hint, interval = parameters[name].annotation, None
+            if get_origin(hint) is Annotated:
+                hint, interval = get_args(hint)
+            check_type(name, options[name], hint)
+            check_intervals(options, {} if interval is None else {name: interval})
     except InputError as error:
         raise InputError(f"{what}: {error}") from error
 

@@ -2,7 +2,6 @@
 
 import gc
 import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,8 +14,6 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState, GradientState, PartialState
 from hypothesis import settings
-
-from pos_hf.balancing import gramian
 
 ROOT = Path(__file__).parent.parent
 
@@ -47,13 +44,6 @@ def fresh_accelerate_state() -> Iterator[None]:
     AcceleratorState._reset_state(True)
     GradientState._reset_state()
     PartialState._reset_state()
-
-
-@pytest.fixture
-def accelerator_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Forms the Gramian of CPU tensors as an accelerator does."""
-    module = sys.modules[gramian.__module__]
-    monkeypatch.setattr(module, "_products_on_cpu", module._products_on_device)
 
 
 @pytest.fixture(scope="session")

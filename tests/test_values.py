@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pytest
 
@@ -66,11 +66,11 @@ def test_fields_and_options_are_checked_and_named():
     with pytest.raises(InputError, match="count is 'two', but must be a whole number"):
         check_group(Group(count="two"), {})
 
-    def method(threshold: float, further=None): ...
+    def method(threshold: Annotated[float, "[0, 1]"], further=None): ...
 
-    check_options("method 'm'", method, {"threshold": 1, "further": object(), "unknown": 3}, {})
+    check_options("method 'm'", method, {"threshold": 1, "further": object(), "unknown": 3})
     with pytest.raises(InputError, match=r"method 'm': threshold is 3, but must lie in \[0, 1\]"):
-        check_options("method 'm'", method, {"threshold": 3}, {"threshold": "[0, 1]"})
+        check_options("method 'm'", method, {"threshold": 3})
 
 
 def test_the_first_sentence_of_a_foreign_error_is_one_line():

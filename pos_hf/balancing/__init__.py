@@ -1,11 +1,10 @@
-"""Balancing two gradients: three inner products, a strategy, one update. Imports torch and numpy alone."""
+"""Balancing two gradients: three inner products, a strategy, one update. Knows torch alone."""
 
 from .gradients import OBJECTIVES, GradientPair, Objective, average_over_ranks
 from .gramian import Gramian, gramian
 from .strategies import (
     POS,
     STRATEGIES,
-    STRATEGY_FAMILIES,
     Fixed,
     Strategy,
     Weights,
@@ -19,7 +18,6 @@ __all__ = [
     "OBJECTIVES",
     "POS",
     "STRATEGIES",
-    "STRATEGY_FAMILIES",
     "Fixed",
     "GradientPair",
     "Gramian",

@@ -3,21 +3,15 @@
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor, Partial, Replicate
 
-# On an accelerator tensors below PACK elements cost more to launch a kernel for than to copy.
+# Tensors below PACK elements cost more to launch a kernel for than to copy.
 PACK = 2**16
 # One float32 running sum over 25M elements is off by 6e-4. Rows of ROW elements are summed in the gradients'
 # own precision, the rows in float64: off by 5e-9, at the speed of the plain dot product.
 ROW = 2**12
-# `vecdot` writes every product to memory before it sums. On a CPU that costs more than the sums unless few
-# rows at a time stay in the cache; an accelerator wants one large kernel instead.
-CPU_ROWS = 16
-
-
 # Below this ratio of an update's norm to the norms it is made of, float32 gradients have cancelled three of
 # their seven digits: what is left has no direction.
 CANCELLED = 1e-3
@@ -97,9 +91,8 @@ class Gramian(NamedTuple):
 def gramian(supervised: Sequence[Tensor | None], unsupervised: Sequence[Tensor | None]) -> Gramian:
     """Form the Gramian of two gradient sets over the same parameters, without a host sync.
 
-    On a CPU 2 N elements are read from memory for N parameters as long as a tensor fits the cache; on an
-    accelerator 6 N are moved, in about four kernels a large tensor. Sharded gradients (DTensor, FSDP2)
-    contribute their local shards and one all-reduce of three numbers.
+    Moves 6 N elements for N parameters, in about four kernels a large tensor. Sharded gradients (DTensor,
+    FSDP2) contribute their local shards and one all-reduce of three numbers.
 
     Args:
         supervised: g_s, one tensor of any shape and floating dtype a parameter; None counts as zero.
@@ -117,41 +110,14 @@ def gramian(supervised: Sequence[Tensor | None], unsupervised: Sequence[Tensor |
     if not filled_s:
         zero = torch.zeros((), dtype=torch.float64)
         return Gramian(zero, zero, zero)
-    products = _products_on_cpu if filled_s[0].device.type == "cpu" else _products_on_device
-    numbers = products([_local(s) for s in filled_s], [_local(u) for u in filled_u])
+    numbers = _products([_local(s) for s in filled_s], [_local(u) for u in filled_u])
     return Gramian(*_sum_over_shards(numbers, filled_s[0]).unbind())
 
 
-def _products_on_cpu(supervised: list[Tensor], unsupervised: list[Tensor]) -> Tensor:
-    """The three numbers, [3] in float64; numpy's `vecdot` writes nothing but one number a row."""
-    squares_s, squares_u, products = [], [], []
-    with np.errstate(all="ignore"):
-        for x, y in zip(_rows_on_cpu(supervised), _rows_on_cpu(unsupervised), strict=True):
-            # one after the other, while the tensors are in the cache
-            products.append(np.vecdot(x, y))
-            squares_s.append(np.vecdot(x, x))
-            squares_u.append(np.vecdot(y, y))
-        sums = [np.concatenate(found).sum(dtype=np.float64) for found in (squares_s, squares_u, products)]
-    return torch.tensor(sums, dtype=torch.float64)
-
-
-def _rows_on_cpu(gradients: list[Tensor]) -> Iterator[np.ndarray]:
-    """All elements as matrices [n, ROW] of float32 or float64: small tensors and odd ends share the last."""
-    rest = []
-    for gradient in gradients:
-        flat = _at_least_float32(gradient).numpy().reshape(-1)
-        end = len(flat) // ROW * ROW
-        if end:
-            yield flat[:end].reshape(-1, ROW)
-        rest.append(flat[end:])
-    rest.append(np.zeros(-sum(map(len, rest)) % ROW, rest[0].dtype))
-    yield np.concatenate(rest).reshape(-1, ROW)
-
-
-def _products_on_device(supervised: list[Tensor], unsupervised: list[Tensor]) -> Tensor:
+def _products(supervised: list[Tensor], unsupervised: list[Tensor]) -> Tensor:
     """The three numbers, [3] in float64, from few and large kernels."""
     norms_s, norms_u, products = [], [], []
-    for x, y in zip(_rows_on_device(supervised), _rows_on_device(unsupervised), strict=True):
+    for x, y in zip(_rows(supervised), _rows(unsupervised), strict=True):
         # torch's `vecdot` writes every product to memory before it sums, which squares need not
         products.append(torch.linalg.vecdot(x, y))
         norms_s.append(torch.linalg.vector_norm(x, dim=1))
@@ -160,8 +126,8 @@ def _products_on_device(supervised: list[Tensor], unsupervised: list[Tensor]) ->
     return torch.stack([*squares, torch.cat(products).sum(dtype=torch.float64)])
 
 
-def _rows_on_device(gradients: list[Tensor]) -> Iterator[Tensor]:
-    """As `_rows_on_cpu`, but what counts as small is larger."""
+def _rows(gradients: list[Tensor]) -> Iterator[Tensor]:
+    """All elements as matrices [n, ROW] of float32 or float64: small tensors and odd ends share the last."""
     rest = []
     for gradient in gradients:
         flat = _at_least_float32(gradient).reshape(-1)

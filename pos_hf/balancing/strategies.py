@@ -8,15 +8,15 @@ norms and t = b/pq is the cosine.
 | ``uniform``, ``fixed`` | constants | Sun et al., ICCV 2025, Eq. 4 |
 | ``pos`` | minimum norm within bounds, then MEO | Sun et al., ICCV 2025, Eq. 6 and 13; MGDA, Désidéri 2012 |
 | ``pcgrad`` | projection of each on the other | Yu et al., NeurIPS 2020 |
-| ``upgrad`` | mean of projections on the dual cone | Quinton & Rey, 2024 (TorchJD) |
 | ``dualproj`` | projection of the mean on the dual cone | Lopez-Paz & Ranzato, NeurIPS 2017 (GEM) |
 | ``cagrad`` | worst objective near the mean | Liu et al., NeurIPS 2021 |
-| ``imtl_g`` | equal projections | Liu et al., ICLR 2021 |
-| ``config`` | equal cosines, summed length | Liu et al., ICLR 2025 |
-| ``nash_mtl`` | Nash bargaining | Navon et al., ICML 2022 |
+| ``imtl_g`` | bisector; equal projections | Liu et al., ICLR 2021 |
+| ``conflict_free`` | bisector; summed projections (ConFIG) | Liu et al., ICLR 2025 |
+| ``nash_mtl`` | bisector; Nash bargaining | Navon et al., ICML 2022 |
 | ``aligned_mtl`` | equal singular values | Senushkin et al., CVPR 2023 |
 
-A user's own strategy is any function of a Gramian that returns two 0-d tensors.
+For two objectives UPGrad (Quinton & Rey, 2024) is half of ``pcgrad``. A user's own strategy is any function
+of a Gramian that returns two 0-d tensors.
 
 All arithmetic is scale-free: the three numbers are divided by the larger squared norm, the cross term is
 clamped by Cauchy-Schwarz, and no epsilon is added. Where one gradient is exactly zero (no confident pixel,
@@ -24,14 +24,15 @@ say) every strategy gives the uniform average; Eq. 6 to the letter would make no
 is not finite gives two NaN weights, so that the loss scaler or the trainer skips the step.
 """
 
-import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import wraps
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
+
+from pos_hf.named import build
 
 from .gramian import CANCELLED, Gramian
 
@@ -79,8 +80,8 @@ class Fixed:
         unsupervised: alpha^u.
     """
 
-    supervised: float
-    unsupervised: float
+    supervised: Annotated[float, "[0, 1e6]"]
+    unsupervised: Annotated[float, "[0, 1e6]"]
 
     def __call__(self, gramian: Gramian) -> Weights:
         """The two constants as 0-d tensors on the Gramian's device."""
@@ -165,7 +166,7 @@ class POS:
     """
 
     meo: bool = True
-    min_weight: float = 0.25
+    min_weight: Annotated[float, "[0, 0.5]"] = 0.25
 
     def __post_init__(self) -> None:
         if not 0 <= self.min_weight <= 0.5:
@@ -198,45 +199,49 @@ def pcgrad(gramian: Gramian) -> Weights:
 
 
 @scale_free
-def upgrad(gramian: Gramian) -> Weights:
-    """UPGrad with equal preferences: for two objectives half of PCGrad."""
-    supervised_weight, unsupervised_weight = pcgrad(gramian)
-    return supervised_weight / 2, unsupervised_weight / 2
-
-
-@scale_free
 def dualproj(gramian: Gramian) -> Weights:
     """DualProj: the mean gradient, projected on the cone of vectors that conflict with neither."""
     a, c, b = gramian
     return (-b / (2 * a)).clamp_min(0.5), (-b / (2 * c)).clamp_min(0.5)
 
 
-@scale_free
-def imtl_g(gramian: Gramian) -> Weights:
-    """IMTL-G: the affine combination with equal projections on both unit gradients; the cosine cancels."""
-    p, q = gramian.supervised.sqrt(), gramian.unsupervised.sqrt()
-    return q / (p + q), p / (p + q)
+def bisector(length: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Strategy:
+    """Make a strategy along the bisector of the two unit gradients, u_s + u_u.
+
+    Args:
+        length: the factor of u_s + u_u from p, q and the cosine t, 0-d.
+    """
+
+    @wraps(length)
+    def weights(gramian: Gramian) -> Weights:
+        p, q = gramian.supervised.sqrt(), gramian.unsupervised.sqrt()
+        factor = length(p, q, gramian.cross / (p * q))
+        return factor / p, factor / q
+
+    return scale_free(weights)
 
 
-@scale_free
-def config(gramian: Gramian) -> Weights:
-    """ConFIG: along the bisector of the unit gradients, as long as the sum of both projections on it."""
-    p, q = gramian.supervised.sqrt(), gramian.unsupervised.sqrt()
-    return (p + q) / (2 * p), (p + q) / (2 * q)
+@bisector
+def imtl_g(p: Tensor, q: Tensor, t: Tensor) -> Tensor:
+    """IMTL-G: the affine combination (weights of sum 1) with equal projections on both unit gradients."""
+    return p * q / (p + q)
 
 
-@scale_free
-def nash_mtl(gramian: Gramian) -> Weights:
-    """Nash-MTL: the bargaining solution G w = 1/w, along the bisector of the unit gradients.
+@bisector
+def conflict_free(p: Tensor, q: Tensor, t: Tensor) -> Tensor:
+    """ConFIG: as long as the sum of both gradients' projections on the bisector."""
+    return (p + q) / 2
+
+
+@bisector
+def nash_mtl(p: Tensor, q: Tensor, t: Tensor) -> Tensor:
+    """Nash-MTL: the bargaining solution G w = 1/w.
 
     The published update has norm sqrt(2) whatever the gradients are; it is scaled here to the norm of the
     uniform average, as Eq. 13 does, so that the learning rate and a loss scale keep their meaning.
     """
-    a, c, b = gramian
-    p, q = a.sqrt(), c.sqrt()
-    mean = (a + 2 * b + c).clamp_min(0).sqrt() / 2
-    bisector = (2 + 2 * b / (p * q)).clamp_min(0).sqrt().clamp_min(CANCELLED)
-    return mean / (p * bisector), mean / (q * bisector)
+    mean = (p**2 + 2 * p * q * t + q**2).clamp_min(0).sqrt() / 2
+    return mean / (2 + 2 * t).clamp_min(0).sqrt().clamp_min(CANCELLED)
 
 
 @scale_free
@@ -254,7 +259,7 @@ def aligned_mtl(gramian: Gramian) -> Weights:
     return torch.where(equal, 0.5, factor * (c + root - b)), torch.where(equal, 0.5, factor * (a + root - b))
 
 
-def cagrad(c: float = 0.4) -> Strategy:
+def cagrad(c: Annotated[float, "[0, 1)"] = 0.4) -> Strategy:
     """CAGrad: the best worst-case improvement within a ball of radius c |mean| around the mean.
 
     The dual, min over x of <g_x, mean> + c |mean| |g_x| with g_x = x g_s + (1-x) g_u, is solved in closed
@@ -288,43 +293,28 @@ def cagrad(c: float = 0.4) -> Strategy:
     return strategy
 
 
-STRATEGIES: dict[str, Strategy] = {
-    "uniform": uniform,
-    "pcgrad": pcgrad,
-    "upgrad": upgrad,
-    "dualproj": dualproj,
-    "imtl_g": imtl_g,
-    "config": config,
-    "nash_mtl": nash_mtl,
-    "aligned_mtl": aligned_mtl,
+STRATEGIES: dict[str, Callable[..., Strategy]] = {
+    "uniform": lambda: uniform,
+    "fixed": Fixed,
+    "pos": POS,
+    "pcgrad": lambda: pcgrad,
+    "dualproj": lambda: dualproj,
+    "cagrad": cagrad,
+    "imtl_g": lambda: imtl_g,
+    "conflict_free": lambda: conflict_free,
+    "nash_mtl": lambda: nash_mtl,
+    "aligned_mtl": lambda: aligned_mtl,
 }
-STRATEGY_FAMILIES: dict[str, Callable[..., Strategy]] = {"fixed": fixed, "pos": pos, "cagrad": cagrad}
 
 
 def get_strategy(name: str, **options: Any) -> Strategy:
-    """Look a strategy up by name.
+    """The strategy called `name` with its options.
 
     Args:
-        name: a key of ``STRATEGIES`` or ``STRATEGY_FAMILIES``.
-        options: arguments of a family, for example ``min_weight=0`` of ``pos``.
-
-    Returns:
-        The strategy.
+        name: a key of ``STRATEGIES``.
+        options: its arguments, for example ``min_weight=0`` of ``pos``.
 
     Raises:
-        ValueError: the name or an option is unknown; the message names the nearest known one.
+        InputError: unknown name or option, or a value that does not fit.
     """
-    if name in STRATEGY_FAMILIES:
-        try:
-            return STRATEGY_FAMILIES[name](**options)
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"strategy {name!r} does not take these options {options}: {error}") from error
-    if name in STRATEGIES:
-        if options:
-            raise ValueError(f"strategy {name!r} takes no options, but got {sorted(options)}")
-        return STRATEGIES[name]
-    known = [*STRATEGIES, *STRATEGY_FAMILIES]
-    nearest = difflib.get_close_matches(name, known, n=1, cutoff=0)[0]
-    raise ValueError(
-        f"unknown strategy {name!r}: did you mean {nearest!r}? Known are {', '.join(sorted(known))}"
-    )
+    return build("strategy", STRATEGIES, {"name": name, **options})

@@ -54,9 +54,9 @@ def main(argv: list[str]) -> int:
 
         from pos_hf.data.annotating import Classes
         from pos_hf.data.decoding import RowDecoder
-        from pos_hf.data.segmentation_data import IGNORE_INDEX
         from pos_hf.evaluation import label_names, load_for_inference, palette_of, predict_confident
         from pos_hf.models.processors import image_range, num_channels
+        from pos_hf.values import IGNORE_INDEX
 
     sources = find_images(args.images)
     kinds = KINDS + (CONFIDENCE,) * args.confidence

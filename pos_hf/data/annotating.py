@@ -16,7 +16,7 @@ from PIL import Image
 
 from pos_hf.data.formats.base import BACKGROUND_LABELS, IGNORED_LABELS
 from pos_hf.data.run_lengths import packed_brush
-from pos_hf.data.segmentation_data import IGNORE_INDEX
+from pos_hf.values import IGNORE_INDEX
 
 IGNORED_COLOR = (255, 255, 255)
 

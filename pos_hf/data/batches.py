@@ -17,10 +17,11 @@ from datasets import Dataset as HFDataset
 from torch.utils.data import Dataset, Sampler, default_collate
 
 from pos_hf.data.arguments import DataArguments
-from pos_hf.data.segmentation_data import IGNORE_INDEX, SegmentationData, row_ids
+from pos_hf.data.segmentation_data import SegmentationData, row_ids
 from pos_hf.data.splits import count_labels
 from pos_hf.data.views import Views
 from pos_hf.errors import InputError
+from pos_hf.values import IGNORE_INDEX
 
 logger = logging.getLogger(__name__)
 

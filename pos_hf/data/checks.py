@@ -20,9 +20,10 @@ from pos_hf.data.files import Stored, is_array, read_array, read_header, read_pi
 from pos_hf.data.folders import orphan_masks
 from pos_hf.data.loading import load_roles
 from pos_hf.data.recognition import resolve
-from pos_hf.data.segmentation_data import IGNORE_INDEX, SegmentationData
+from pos_hf.data.segmentation_data import SegmentationData
 from pos_hf.data.validation import Decoded, Finding, RoleChecks, Severity, channel_findings, image_name
 from pos_hf.errors import FileInputError, InputError
+from pos_hf.values import IGNORE_INDEX
 
 FEW_PIXELS = 0.05  # a mask with a smaller share of labeled pixels is reported
 MAX_COLORS = 255

@@ -9,8 +9,8 @@ from huggingface_hub import hf_hub_download
 
 from pos_hf.data.arguments import DataArguments
 from pos_hf.data.files import read_text
-from pos_hf.data.segmentation_data import IGNORE_INDEX
 from pos_hf.errors import InputError, first_sentence
+from pos_hf.values import IGNORE_INDEX
 
 FOREGROUND_NAMES = ["background", "foreground"]
 """Of binary masks that nothing names."""

@@ -14,8 +14,8 @@ from PIL import ImageColor
 from pos_hf.data.arguments import DataArguments
 from pos_hf.data.drawing import draw, is_drawing
 from pos_hf.data.files import Stored, is_array, read_array, read_mask_array, read_picture
-from pos_hf.data.segmentation_data import IGNORE_INDEX
 from pos_hf.errors import FileInputError, InputError
+from pos_hf.values import IGNORE_INDEX
 
 STORED_IMAGE = Image(decode=False)
 RGB = "RGB"

@@ -10,8 +10,9 @@ from datasets import Dataset
 from PIL import Image
 
 from pos_hf.data.decoding import RowDecoder
-from pos_hf.data.segmentation_data import IGNORE_INDEX, SegmentationData
+from pos_hf.data.segmentation_data import SegmentationData
 from pos_hf.errors import InputError, nearest
+from pos_hf.values import IGNORE_INDEX
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,6 @@ from datasets import Dataset
 from pos_hf.data.files import count_channels
 from pos_hf.errors import InputError
 
-IGNORE_INDEX = 255
-
 
 @dataclass(frozen=True)
 class SegmentationData:

@@ -12,8 +12,9 @@ from tqdm import tqdm
 
 from pos_hf.data.decoding import RowDecoder, mask_name, require_known_ids, require_same_size, unknown_ids
 from pos_hf.data.files import Stored, count_channels
-from pos_hf.data.segmentation_data import IGNORE_INDEX, SegmentationData
+from pos_hf.data.segmentation_data import SegmentationData
 from pos_hf.errors import FileInputError, InputError
+from pos_hf.values import IGNORE_INDEX
 
 MANY_IDS = 16  # more values without a class are one finding, not one for each mask
 

@@ -13,7 +13,7 @@ from numpy.random import Generator
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
 from pos_hf.data.arguments import DataArguments
-from pos_hf.data.segmentation_data import IGNORE_INDEX
+from pos_hf.values import IGNORE_INDEX
 
 JITTER_PROBABILITY, GRAYSCALE_PROBABILITY, BLUR_PROBABILITY, CUTMIX_PROBABILITY = 0.8, 0.2, 0.5, 0.5
 JITTER_STRENGTH = 0.5  # brightness, contrast and saturation are factors in 1 +- 0.5

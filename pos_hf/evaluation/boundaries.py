@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from pos_hf.evaluation.metrics import IGNORE_INDEX
+from pos_hf.values import IGNORE_INDEX
 
 WIDTH = 0.02
 """Half-width of the border band as a share of the image's diagonal (the published default)."""

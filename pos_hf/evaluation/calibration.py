@@ -4,7 +4,7 @@ device."""
 import torch
 from torch import Tensor
 
-from pos_hf.evaluation.metrics import IGNORE_INDEX
+from pos_hf.values import IGNORE_INDEX
 
 BINS = 15
 UNITS = 2**20

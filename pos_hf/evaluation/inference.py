@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import Any, Literal, NamedTuple, cast
+from typing import Annotated, Any, Literal, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -20,7 +20,6 @@ from pos_hf.values import check_options, json_options
 SQUARE_MODELS = {"dpt"}
 """Types of transformers' models that lay their tokens out in a square; other images are padded to one with
 the mean colour."""
-OPTION_INTERVALS = {"multiple": "[1, 16384]", "window": "[2, 65536]", "scales": "(0, 100]"}
 STRIP_BYTES = 512 * 2**20
 """Largest map of class probabilities that is held at once where an image can be predicted in strips."""
 
@@ -41,10 +40,10 @@ class Inference:
         flip: Average also over the mirrored image.
     """
 
-    multiple: int | None = None
-    window: int | None = None
+    multiple: Annotated[int | None, "[1, 16384]"] = None
+    window: Annotated[int | None, "[2, 65536]"] = None
     layout: Literal["shifted", "truncated"] = "shifted"
-    scales: tuple[float, ...] = (1.0,)
+    scales: Annotated[tuple[float, ...], "(0, 100]"] = (1.0,)
     flip: bool = False
 
 
@@ -65,7 +64,7 @@ def read_inference(options: dict[str, Any] | str | None) -> Inference:
             raise InputError(f"inference_options: unknown option {name!r}, did you mean {near!r}?")
     if isinstance(scales := options.get("scales"), list):
         options = options | {"scales": tuple(scales)}
-    check_options("inference_options", Inference, options, OPTION_INTERVALS)
+    check_options("inference_options", Inference, options)
     inference = Inference(**options)
     if not inference.scales:
         raise InputError("inference_options: scales is empty, but must name one scale such as 1.0")

@@ -4,7 +4,7 @@ over images in `evaluator`."""
 import torch
 from torch import Tensor
 
-IGNORE_INDEX = 255
+from pos_hf.values import IGNORE_INDEX
 
 
 class ConfusionMatrix:
@@ -68,9 +68,9 @@ def areas(counts: Tensor) -> Tensor:
     return torch.stack([intersection, counts.sum(-2), counts.sum(-1)], -2)[..., :-1]
 
 
-def class_iou(areas_3C: Tensor) -> Tensor:
-    """IoU of each class, float64 [C] from int64 [3, C] of `areas`; NaN where a class is absent."""
-    intersection, predicted, labeled = areas_3C.double().cpu()
+def class_iou(areas: Tensor) -> Tensor:
+    """IoU of each class, float64 [..., C] from int64 [..., 3, C] of `areas`; NaN where a class is absent."""
+    intersection, predicted, labeled = areas.double().cpu().unbind(-2)
     return intersection / (predicted + labeled - intersection)
 
 

@@ -20,10 +20,11 @@ from pos_hf.errors import TrainingStopped
 from pos_hf.evaluation.boundaries import boundary_areas
 from pos_hf.evaluation.calibration import BINS, calibration_counts, expected_calibration_error
 from pos_hf.evaluation.inference import Inference, Strip, patch_size
-from pos_hf.evaluation.metrics import IGNORE_INDEX, ConfusionMatrix, areas, class_iou, scores
+from pos_hf.evaluation.metrics import ConfusionMatrix, areas, class_iou, scores
 from pos_hf.evaluation.pseudo_labels import PseudoLabeler, pseudo_label_quality
 from pos_hf.files import written_aside
 from pos_hf.run_folder import COUNTS_FILE, SCORES_FILE
+from pos_hf.values import IGNORE_INDEX
 from pos_hf.version import __version__
 
 

@@ -46,11 +46,10 @@ STRATEGIES = {
         "Senushkin, Patakin, Kuznetsov, Konushin. Independent Component Alignment for Multi-Task "
         "Learning. CVPR 2023."
     ),
-    "config": (
+    "conflict_free": (
         "Liu, Chu, Thuerey. ConFIG: Towards Conflict-free Training of Physics Informed Neural "
         "Networks. ICLR 2025."
     ),
-    "upgrad": "Quinton, Rey. Jacobian Descent for Multi-Objective Optimization. 2024.",
     "dualproj": "Lopez-Paz, Ranzato. Gradient Episodic Memory for Continual Learning. NeurIPS 2017.",
 }
 NETWORKS = {

@@ -7,12 +7,12 @@ from pos_hf.methods.base import Batch, LossTerm, Method, predict_logits
 from pos_hf.methods.cps import CPS, StudentPair
 from pos_hf.methods.fixmatch import FixMatch
 from pos_hf.methods.mean_teacher import CutMixSeg, MeanTeacher
-from pos_hf.methods.options import build
 from pos_hf.methods.pseudo_labels import PseudoLabelMethod, PseudoLabels, pseudo_label_loss
 from pos_hf.methods.supervised import Supervised
 from pos_hf.methods.u2pl import U2PL
 from pos_hf.methods.unimatch_v1 import UniMatchV1
 from pos_hf.methods.unimatch_v2 import UniMatchV2
+from pos_hf.named import build
 
 METHODS: dict[str, type[Method]] = {
     "supervised": Supervised,

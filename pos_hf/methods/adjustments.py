@@ -4,7 +4,9 @@ import torch
 from torch import Tensor
 
 from pos_hf.methods.confidence import RunningState, class_mean, uniform_classes
-from pos_hf.methods.losses import IGNORE_INDEX, sum_over_ranks
+from pos_hf.methods.losses import sum_over_ranks
+from pos_hf.named import Decay
+from pos_hf.values import IGNORE_INDEX
 
 
 class DistributionAlignment(RunningState):
@@ -16,7 +18,7 @@ class DistributionAlignment(RunningState):
     labeled_share: Tensor
     unlabeled_share: Tensor
 
-    def __init__(self, decay: float = 0.999) -> None:
+    def __init__(self, decay: Decay = 0.999) -> None:
         super().__init__("labeled_share", "unlabeled_share")
         self.decay = decay
 
@@ -54,7 +56,7 @@ class LogitAdjustment(RunningState):
     kept: Tensor
     expected: Tensor
 
-    def __init__(self, decay: float = 0.99) -> None:
+    def __init__(self, decay: Decay = 0.99) -> None:
         super().__init__("kept", "expected")
         self.decay = decay
 

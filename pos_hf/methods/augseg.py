@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 from pos_hf.methods.base import Batch, LossTerm, predict_logits
 from pos_hf.methods.confidence import entropy
-from pos_hf.methods.losses import IGNORE_INDEX
 from pos_hf.methods.mixing import box_mask, paste, random_boxes
 from pos_hf.methods.pseudo_labels import PseudoLabelMethod, PseudoLabels
+from pos_hf.values import IGNORE_INDEX
 
 
 class AugSeg(PseudoLabelMethod):

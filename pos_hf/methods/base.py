@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from accelerate.utils import extract_model_from_parallel
 from torch import Tensor, cat, float32, nn
@@ -11,15 +11,14 @@ from torch.nn.functional import interpolate
 from torch.nn.modules.batchnorm import _BatchNorm
 from transformers.utils import logging
 
+from pos_hf.balancing import Objective
 from pos_hf.methods.losses import SUPERVISED_LOSSES
-from pos_hf.methods.options import Spec, build
+from pos_hf.named import Spec, build
 
 logger = logging.get_logger(__name__)
 
 Batch = Mapping[str, Mapping[str, Tensor]]
 """`{"labeled": {...}, "unlabeled": {...}}` on the device, pixel values normalised."""
-
-Objective = Literal["supervised", "unsupervised"]
 
 
 class LossTerm(NamedTuple):

@@ -16,15 +16,17 @@ Statistics count the pixels that are not padding, over all ranks, in float64.
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from pos_hf.errors import InputError
-from pos_hf.methods.losses import IGNORE_INDEX, sum_over_ranks
-from pos_hf.methods.options import Spec, build
+from pos_hf.methods.losses import sum_over_ranks
+from pos_hf.named import Decay, Share, Spec, build
+from pos_hf.values import IGNORE_INDEX
+
+Threshold = Annotated[float | Spec, "[0, 1]"]
 
 TINY = 1e-30
 """Keeps a variance of 0 from dividing 0 by 0."""
@@ -80,10 +82,8 @@ class ConfidenceRule(RunningState, ABC):
 class FixedThreshold(ConfidenceRule):
     """A pixel counts when its confidence is at least `threshold`."""
 
-    def __init__(self, threshold: float = 0.95) -> None:
+    def __init__(self, threshold: Share = 0.95) -> None:
         super().__init__()
-        if not 0 <= threshold <= 1:
-            raise InputError(f"The confidence threshold must lie in [0, 1], not {threshold}.")
         self.threshold = threshold
 
     def weights(self, probabilities_NCHW: Tensor) -> Tensor:
@@ -95,7 +95,7 @@ class Percentile(ConfidenceRule):
 
     threshold: Tensor
 
-    def __init__(self, start: float = 0.8) -> None:
+    def __init__(self, start: Share = 0.8) -> None:
         super().__init__("threshold")
         self.start_share = start
 
@@ -114,7 +114,7 @@ class FreeMatch(ConfidenceRule):
     threshold: Tensor
     class_probability: Tensor
 
-    def __init__(self, decay: float = 0.999) -> None:
+    def __init__(self, decay: Decay = 0.999) -> None:
         super().__init__("threshold", "class_probability")
         self.decay = decay
         self.memory = decay / (1 - decay)
@@ -139,7 +139,7 @@ class SoftMatch(ConfidenceRule):
     mean: Tensor
     variance: Tensor
 
-    def __init__(self, decay: float = 0.999, num_sigmas: float = 2.0) -> None:
+    def __init__(self, decay: Decay = 0.999, num_sigmas: Annotated[float, "(0, inf)"] = 2.0) -> None:
         super().__init__("mean", "variance")
         self.decay = decay
         self.memory = decay / (1 - decay)
@@ -168,7 +168,7 @@ class DAW(ConfidenceRule):
     variances: Tensor
     lowest: Tensor
 
-    def __init__(self, decay: float = 0.99) -> None:
+    def __init__(self, decay: Decay = 0.99) -> None:
         super().__init__("means", "variances", "lowest")
         self.decay = decay
         self.memory = decay / (1 - decay)
@@ -210,7 +210,7 @@ class CorrMatch(ConfidenceRule):
 
     threshold: Tensor
 
-    def __init__(self, start: float = 0.85, decay: float = 0.999) -> None:
+    def __init__(self, start: Share = 0.85, decay: Decay = 0.999) -> None:
         super().__init__()
         self.register_buffer("threshold", torch.tensor(start, dtype=torch.float64))
         self.decay = decay
@@ -245,7 +245,7 @@ class CWBASS(ConfidenceRule):
     """Held-out pixels at or above the threshold, and those of them that are right."""
 
     def __init__(
-        self, threshold: float = 0.95, floor_share: float = 0.95, lowest: float = 0.3, decay: float = 0.99
+        self, threshold: Share = 0.95, floor_share: Share = 0.95, lowest: Share = 0.3, decay: Decay = 0.99
     ) -> None:
         super().__init__("confidence", "class_confidence")
         self.register_buffer("held_out", torch.zeros(2, dtype=torch.float64))
@@ -335,10 +335,10 @@ RULES: dict[str, type[ConfidenceRule]] = {
 }
 
 
-def get_confidence_rule(threshold: float | Spec) -> ConfidenceRule:
+def get_confidence_rule(threshold: Threshold) -> ConfidenceRule:
     """A fixed threshold, or a rule by name ("freematch") or by name and options."""
     if isinstance(threshold, int | float):
-        return FixedThreshold(threshold)
+        return build("threshold rule", RULES, {"name": "fixed", "threshold": threshold})
     return build("threshold rule", RULES, threshold)
 
 

@@ -2,13 +2,15 @@
 
 from collections.abc import Generator, Iterator
 from contextlib import nullcontext
+from typing import Literal
 
 from torch import cat, nn
 
 from pos_hf.methods.base import Batch, LossTerm, kept_statistics, predict_logits
+from pos_hf.methods.confidence import Threshold
 from pos_hf.methods.mixing import box_mask, class_mask, paste
-from pos_hf.methods.options import Spec, one_of
 from pos_hf.methods.pseudo_labels import PseudoLabelMethod, PseudoLabels
+from pos_hf.named import Spec
 
 
 class FixMatch(PseudoLabelMethod):
@@ -26,16 +28,16 @@ class FixMatch(PseudoLabelMethod):
 
     def __init__(
         self,
-        threshold: float | Spec = 0.95,
+        threshold: Threshold = 0.95,
         supervised_loss: Spec = "cross_entropy",
         distribution_alignment: bool = False,
         logit_adjustment: bool = False,
-        teacher: str = "ema",
-        mixing: str = "cutmix",
+        teacher: Literal["ema", "student"] = "ema",
+        mixing: Literal["cutmix", "classmix"] = "cutmix",
     ) -> None:
         super().__init__(threshold, supervised_loss, distribution_alignment, logit_adjustment)
-        self.uses_teacher = one_of("teacher", teacher, ("ema", "student")) == "ema"
-        self.mixing = one_of("mixing", mixing, ("cutmix", "classmix"))
+        self.uses_teacher = teacher == "ema"
+        self.mixing = mixing
 
     def losses(self, student: nn.Module, teacher: nn.Module | None, batch: Batch) -> Iterator[LossTerm]:
         unlabeled = batch["unlabeled"]

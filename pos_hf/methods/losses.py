@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 import torch.distributed as dist
@@ -10,8 +11,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy as pixel_cross_entropy
 
 from pos_hf.errors import InputError
-
-IGNORE_INDEX = 255
+from pos_hf.named import Share
+from pos_hf.values import IGNORE_INDEX
 
 
 def cross_entropy(logits_NCHW: Tensor, labels_NHW: Tensor) -> Tensor:
@@ -42,8 +43,8 @@ class OHEM:
         min_kept: Pixels kept at least, in the local batch.
     """
 
-    threshold: float = 0.7
-    min_kept: int = 200_000
+    threshold: Share = 0.7
+    min_kept: Annotated[int, "[1, inf)"] = 200_000
 
     def __post_init__(self) -> None:
         if self.threshold == 0:

@@ -8,7 +8,7 @@ from torch import nn
 from pos_hf.methods.base import Batch, LossTerm, Method, predict_logits
 from pos_hf.methods.losses import squared_error
 from pos_hf.methods.mixing import box_mask, paste
-from pos_hf.methods.options import Spec
+from pos_hf.named import Share, Spec
 
 
 class MeanTeacher(Method):
@@ -21,7 +21,7 @@ class MeanTeacher(Method):
         supervised_loss: As in `Method`.
     """
 
-    def __init__(self, ramp_up: float = 0.2, supervised_loss: Spec = "cross_entropy") -> None:
+    def __init__(self, ramp_up: Share = 0.2, supervised_loss: Spec = "cross_entropy") -> None:
         super().__init__(supervised_loss)
         self.ramp_up = ramp_up
 
@@ -48,7 +48,7 @@ class CutMixSeg(Method):
         supervised_loss: As in `Method`.
     """
 
-    def __init__(self, threshold: float = 0.97, supervised_loss: Spec = "cross_entropy") -> None:
+    def __init__(self, threshold: Share = 0.97, supervised_loss: Spec = "cross_entropy") -> None:
         super().__init__(supervised_loss)
         self.threshold = threshold
 

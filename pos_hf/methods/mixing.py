@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from pos_hf.methods.losses import IGNORE_INDEX
+from pos_hf.values import IGNORE_INDEX
 
 
 def box_mask(boxes: Tensor, height: int, width: int) -> Tensor:

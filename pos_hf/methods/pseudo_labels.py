@@ -11,9 +11,9 @@ from torch.nn.functional import cross_entropy
 from pos_hf.errors import InputError
 from pos_hf.methods.adjustments import DistributionAlignment, LogitAdjustment
 from pos_hf.methods.base import Method, predict_logits
-from pos_hf.methods.confidence import get_confidence_rule
+from pos_hf.methods.confidence import Threshold, get_confidence_rule
 from pos_hf.methods.mixing import paste
-from pos_hf.methods.options import Spec
+from pos_hf.named import Spec
 
 MEMORIES = 5
 """Of a confidence rule's averages, that a run must last."""
@@ -68,7 +68,7 @@ class PseudoLabelMethod(Method):
 
     def __init__(
         self,
-        threshold: float | Spec = 0.95,
+        threshold: Threshold = 0.95,
         supervised_loss: Spec = "cross_entropy",
         distribution_alignment: bool = False,
         logit_adjustment: bool = False,

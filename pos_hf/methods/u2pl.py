@@ -6,8 +6,8 @@ from torch import nn
 
 from pos_hf.methods.base import Batch, LossTerm, predict_logits
 from pos_hf.methods.mixing import box_mask, paste
-from pos_hf.methods.options import Spec
 from pos_hf.methods.pseudo_labels import PseudoLabelMethod
+from pos_hf.named import Share, Spec
 
 
 class U2PL(PseudoLabelMethod):
@@ -21,7 +21,7 @@ class U2PL(PseudoLabelMethod):
         supervised_loss: As in `Method`.
     """
 
-    def __init__(self, start: float = 0.8, supervised_loss: Spec = "cross_entropy") -> None:
+    def __init__(self, start: Share = 0.8, supervised_loss: Spec = "cross_entropy") -> None:
         super().__init__({"name": "percentile", "start": start}, supervised_loss)
 
     def losses(self, student: nn.Module, teacher: nn.Module | None, batch: Batch) -> Iterator[LossTerm]:

@@ -1,14 +1,16 @@
 """UniMatch V1: two strong views and a feature-perturbed weak view learn the student's own labels."""
 
 from collections.abc import Generator, Iterator, Mapping
+from typing import Literal
 
 import torch
 from torch import Tensor, cat, nn
 
 from pos_hf.methods.base import Batch, LossTerm, predict_logits
+from pos_hf.methods.confidence import Threshold
 from pos_hf.methods.mixing import box_mask, paste
-from pos_hf.methods.options import Spec, one_of
 from pos_hf.methods.pseudo_labels import PseudoLabelMethod, PseudoLabels
+from pos_hf.named import Spec
 
 
 class UniMatchV1(PseudoLabelMethod):
@@ -37,18 +39,17 @@ class UniMatchV1(PseudoLabelMethod):
 
     def __init__(
         self,
-        threshold: float | Spec = 0.95,
+        threshold: Threshold = 0.95,
         supervised_loss: Spec = "cross_entropy",
         distribution_alignment: bool = False,
         logit_adjustment: bool = False,
-        feature_branch: str = "joint",
-        partner: str = "second_draw",
+        feature_branch: Literal["joint", "joint_unlabeled", "separate"] = "joint",
+        partner: Literal["second_draw", "flip"] = "second_draw",
     ) -> None:
         super().__init__(threshold, supervised_loss, distribution_alignment, logit_adjustment)
-        branches = ("joint", "joint_unlabeled", "separate")
-        self.feature_branch = one_of("feature_branch", feature_branch, branches)
+        self.feature_branch = feature_branch
         self.shared_forward = feature_branch != "separate"
-        self.second_draw = one_of("partner", partner, ("second_draw", "flip")) == "second_draw"
+        self.second_draw = partner == "second_draw"
 
     def losses(self, student: nn.Module, teacher: nn.Module | None, batch: Batch) -> Iterator[LossTerm]:
         unlabeled = batch["unlabeled"]

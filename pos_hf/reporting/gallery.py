@@ -13,9 +13,10 @@ from PIL import Image
 from pos_hf.errors import first_sentence
 from pos_hf.files import damaged
 from pos_hf.reporting.intervals import mean_iou, worst_images
-from pos_hf.reporting.pictures import IGNORED, folder_name, overlay, picture_colours, tint
+from pos_hf.reporting.pictures import folder_name, overlay, picture_colours, tint
 from pos_hf.run_folder import WORST, Run
 from pos_hf.text import one_line
+from pos_hf.values import IGNORE_INDEX
 
 EXAMPLES_SHOWN = 6
 WORST_SHOWN = 4
@@ -174,7 +175,7 @@ def _marked(
 ) -> Image.Image:
     """A pale image whose labeled pixels have the last colour that marks them."""
     canvas = np.asarray(image.convert("L").convert("RGB")) // 3 + 165
-    labeled = np.asarray(truth) != IGNORED
+    labeled = np.asarray(truth) != IGNORE_INDEX
     for colour, marked in colours.items():
         canvas[marked & labeled] = colour
     return Image.fromarray(canvas.astype(np.uint8))

@@ -4,6 +4,9 @@ another source of spread that these intervals do not contain."""
 from typing import NamedTuple
 
 import numpy as np
+import torch
+
+from pos_hf.evaluation.metrics import class_iou
 
 RESAMPLES = 2000
 
@@ -16,23 +19,9 @@ class Interval(NamedTuple):
     high: float
 
 
-def class_iou(areas: np.ndarray) -> np.ndarray:
-    """IoU of each class from summed pixel counts.
-
-    Args:
-        areas: Intersection, predicted and labeled pixels, [..., 3, C].
-
-    Returns:
-        float64 [..., C], NaN where a class is absent.
-    """
-    intersection, predicted, labeled = np.moveaxis(areas.astype(float), -2, 0)
-    union = predicted + labeled - intersection
-    return np.divide(intersection, union, out=np.full_like(union, np.nan), where=union > 0)
-
-
 def mean_iou(areas: np.ndarray) -> np.ndarray:
     """Mean over the classes that are present, [...] from [..., 3, C]; NaN where none is."""
-    iou = class_iou(areas)
+    iou = _class_iou(areas)
     present = ~np.isnan(iou)
     count = present.sum(-1)
     total = np.where(present, iou, 0.0).sum(-1)
@@ -82,7 +71,7 @@ def class_iou_intervals(image_areas: np.ndarray) -> list[Interval]:
     Args:
         image_areas: Counts of each image, int64 [N, 3, C].
     """
-    values, draws = class_iou(image_areas.sum(0)), class_iou(resample(image_areas))
+    values, draws = _class_iou(image_areas.sum(0)), _class_iou(resample(image_areas))
     return [_interval(value, draw) for value, draw in zip(values, draws.T, strict=True)]
 
 
@@ -103,3 +92,7 @@ def _interval(value: float | np.ndarray, draws: np.ndarray) -> Interval:
         return Interval(float(value), float("nan"), float("nan"))
     low, high = np.percentile(drawn, [2.5, 97.5])
     return Interval(float(value), float(low), float(high))
+
+
+def _class_iou(areas: np.ndarray) -> np.ndarray:
+    return class_iou(torch.from_numpy(areas)).numpy()

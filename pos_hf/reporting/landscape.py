@@ -22,9 +22,10 @@ from pos_hf.errors import InputError, first_sentence
 from pos_hf.evaluation.evaluator import image_batches
 from pos_hf.evaluation.inference import full_size_logits, label_names, patch_size
 from pos_hf.evaluation.loading import weights_fingerprint
-from pos_hf.evaluation.metrics import IGNORE_INDEX, ConfusionMatrix, scores
+from pos_hf.evaluation.metrics import ConfusionMatrix, scores
 from pos_hf.files import damaged, explained, write_text
 from pos_hf.models.processors import normalise
+from pos_hf.values import IGNORE_INDEX
 
 RHO = 0.05
 """Radius of the ball in which sharpness is measured (SAM's published default)."""

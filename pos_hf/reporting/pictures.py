@@ -11,8 +11,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from pos_hf.files import INCOMPLETE, written_aside
 from pos_hf.text import one_line
+from pos_hf.values import IGNORE_INDEX
 
-IGNORED = 255
 IGNORED_COLOUR = (255, 255, 255)
 TINT, MIDDLE, CONTRAST = 0.6, 128, 32 / 128
 """Share of the colour in a tint, and what the grey image below it is drawn together to."""
@@ -46,7 +46,7 @@ def mask_picture(mask: np.ndarray, palette: Palette) -> Image.Image:
     picture = Image.fromarray(mask.astype(np.uint8)).convert("L")
     colours = np.zeros((256, 3), dtype=np.uint8)
     colours[: len(palette)] = palette
-    colours[IGNORED] = IGNORED_COLOUR
+    colours[IGNORE_INDEX] = IGNORED_COLOUR
     picture.putpalette(colours.flatten().tolist())
     return picture
 
@@ -66,7 +66,7 @@ def overlay(image: Image.Image, mask: np.ndarray, palette: Palette) -> Image.Ima
     colours = np.zeros((256, 3))
     colours[: len(palette)] = palette
     grey = MIDDLE + (np.asarray(image.convert("L")).astype(float)[..., None] - MIDDLE) * CONTRAST
-    drawn = np.logical_and(mask != IGNORED, np.any(colours, axis=1).take(mask))
+    drawn = np.logical_and(mask != IGNORE_INDEX, np.any(colours, axis=1).take(mask))
     pixels[drawn] = (TINT * colours[mask] + (1 - TINT) * grey)[drawn]
     border = drawn & _borders(mask, max(round(min(mask.shape) / BORDER_PARTS), 1))
     pixels[border] = colours[mask][border]
@@ -115,7 +115,7 @@ def with_legend(
     picture = picture.resize((picture.width * enlarge, picture.height * enlarge), Image.Resampling.NEAREST)
     font = ImageFont.load_default(13)
     places, left, row = [], 8, 0
-    for i in (int(i) for i in np.unique(mask) if i != IGNORED):
+    for i in (int(i) for i in np.unique(mask) if i != IGNORE_INDEX):
         width = 22 + round(font.getlength(one_line(names[i]))) + 14
         if left > 8 and left + width > picture.width:
             left, row = 8, row + 1

@@ -6,7 +6,8 @@ import numpy as np
 from PIL import Image
 
 from pos_hf.evaluation import Prediction
-from pos_hf.reporting.pictures import IGNORED, Palette, displayed, mask_picture
+from pos_hf.reporting.pictures import Palette, displayed, mask_picture
+from pos_hf.values import IGNORE_INDEX
 
 TILE_WIDTH = 128
 """Pixels."""
@@ -27,7 +28,7 @@ def pseudo_label_picture(
     """
     lines = []
     for row, (_, confidence, kept) in zip(rows, predictions, strict=True):
-        is_dropped = kept == IGNORED
+        is_dropped = kept == IGNORE_INDEX
         height = round(TILE_WIDTH * kept.shape[0] / kept.shape[1])
         image = displayed(row["image"]).resize((TILE_WIDTH, height))
         truth = mask_picture(np.asarray(row["mask"]), palette)

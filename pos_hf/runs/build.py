@@ -1,7 +1,7 @@
 """Data, processor, student and trainer from a run's arguments. Training them is in train.py."""
 
 import dataclasses
-from typing import Any
+from typing import Any, cast
 
 import torch
 from transformers import BaseImageProcessor, PreTrainedModel
@@ -15,7 +15,6 @@ from pos_hf.models.presets import check_name
 from pos_hf.models.processors import inherited_image_processor
 from pos_hf.runs.config import ModelArguments
 from pos_hf.training import POSConfig, POSTrainer
-from pos_hf.values import json_options
 
 
 def make_trainer(
@@ -144,7 +143,7 @@ def build_student(model_args: ModelArguments, data: SegmentationData) -> PreTrai
         backbone_weights=model_args.backbone_weights,
         num_channels=data.num_channels,
         trust_remote_code=model_args.trust_remote_code,
-        **{"palette": data.palette, **json_options("model_options", model_args.model_options)},
+        **{"palette": data.palette, **cast(dict[str, Any], model_args.model_options)},
     )
     if model_args.freeze_backbone:
         if model_args.model in PRESETS and model_args.backbone_weights is None:

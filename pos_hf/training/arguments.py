@@ -4,7 +4,7 @@ import logging
 import os
 import resource
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from accelerate.utils import DynamoBackend
@@ -13,11 +13,11 @@ from transformers.integrations import get_available_reporting_integrations
 from transformers.trainer_utils import HubStrategy
 from transformers.training_args import OptimizerNames
 
-from pos_hf.balancing import STRATEGY_FAMILIES, Gramian, Strategy, get_strategy
+from pos_hf.balancing import Gramian, Strategy, get_strategy
 from pos_hf.errors import InputError, first_sentence
 from pos_hf.evaluation.inference import Inference, read_inference
 from pos_hf.methods import Method, get_method
-from pos_hf.values import check_group, check_options, check_type, json_options
+from pos_hf.values import check_group, check_type, json_options
 
 logger = logging.getLogger(__name__)
 
@@ -62,12 +62,6 @@ CHOICES = {
 }
 SCORED_OTHERWISE = ("bf16_full_eval", "fp16_full_eval", "batch_eval_metrics", "prediction_loss_only")
 MADE_FOR_TEXT = ("label_smoothing_factor", "neftune_noise_alpha", "use_liger_kernel")
-OPTION_INTERVALS = {
-    "supervised": "[0, 1e6]",
-    "unsupervised": "[0, 1e6]",
-    "min_weight": "[0, 0.5]",
-    "c": "[0, 1)",
-}
 POLYNOMIAL = {"power": 0.9, "lr_end": 0.0}
 SCORES = ("mean_iou", "mean_iou_absent_zero", "overall_accuracy", "student_mean_iou")
 CLASS_SCORE = "iou_"
@@ -329,14 +323,7 @@ class POSConfig(TrainingArguments):
         Raises:
             InputError: the name or an option is unknown.
         """
-        options = json_options("strategy_options", self.strategy_options)
-        if self.strategy in STRATEGY_FAMILIES:
-            family = STRATEGY_FAMILIES[self.strategy]
-            check_options(f"strategy {self.strategy!r}", family, options, OPTION_INTERVALS)
-        try:
-            return get_strategy(self.strategy, **options)
-        except ValueError as error:
-            raise InputError(str(error)) from error
+        return get_strategy(self.strategy, **cast(dict[str, Any], self.strategy_options))
 
     def get_method(self) -> Method:
         """The method that `method` and `method_options` name.
@@ -344,7 +331,7 @@ class POSConfig(TrainingArguments):
         Raises:
             InputError: the name or an option is unknown.
         """
-        return get_method(self.method, **json_options("method_options", self.method_options))
+        return get_method(self.method, **cast(dict[str, Any], self.method_options))
 
     def get_inference(self) -> Inference:
         """How evaluation predicts an image: what `inference_options` say.

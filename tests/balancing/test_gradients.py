@@ -109,13 +109,12 @@ def test_a_metric_weights_each_parameters_share_and_zero_leaves_it_out():
         pair.restore(objective)
         (factor * (first.sum() + second.sum())).backward()
         pair.capture(objective)
-    assert [number.item() for number in pair.gramian()] == [5, 20, 10]
-    assert [number.item() for number in pair.gramian([1.0, 0.0])] == [2, 8, 4]
-    assert [number.item() for number in pair.gramian([1.0, 10.0])] == [32, 128, 64]
+    assert [number.item() for number in pair.gramian()] == pytest.approx([5, 20, 10], rel=1e-6)
+    assert [number.item() for number in pair.gramian([1.0, 0.0])] == pytest.approx([2, 8, 4], rel=1e-6)
+    assert [number.item() for number in pair.gramian([1.0, 10.0])] == pytest.approx([32, 128, 64], rel=1e-6)
 
 
 @pytest.mark.parametrize("method", ["item", "__bool__", "tolist", "cpu", "numpy", "__float__", "__int__"])
-@pytest.mark.usefixtures("accelerator_kernels")
 def test_a_step_never_reads_a_tensor_on_the_host(monkeypatch, method):
     network, batch = small_network(), torch.randn(6, 4, dtype=torch.float64)
     pair = GradientPair([*network.parameters()])

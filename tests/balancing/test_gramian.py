@@ -5,13 +5,6 @@ from pos_hf.balancing import Gramian, gramian
 from pos_hf.balancing.gramian import PACK, ROW
 
 
-@pytest.fixture(params=["cpu", "accelerator"], autouse=True)
-def kernels(request):
-    """Both ways to the three numbers, on the CPU's tensors."""
-    if request.param == "accelerator":
-        request.getfixturevalue("accelerator_kernels")
-
-
 def layers(count: int, generator: torch.Generator) -> list[torch.Tensor]:
     """Gradients whose scales spread over four decades between layers, as in a real network."""
     scales = 10 ** (-6 + 4 * torch.rand(count, generator=generator))

@@ -8,17 +8,17 @@ from torch import Tensor
 from torchjd import aggregation
 from torchjd.linalg import QuadprogProjector
 
-from pos_hf.balancing import STRATEGIES, STRATEGY_FAMILIES, Fixed, Gramian, get_strategy, pos, uniform
+from pos_hf.balancing import STRATEGIES, Fixed, Gramian, get_strategy, pos, uniform
 from pos_hf.balancing.strategies import cagrad
 
 PAPER = pos(min_weight=0)
 PLAIN_POS = pos(meo=False, min_weight=0)
-ALTERNATIVES = {name: get_strategy(name) for name in (*STRATEGIES, "cagrad") if name != "uniform"}
+ALTERNATIVES = {name: get_strategy(name) for name in STRATEGIES if name not in ("uniform", "fixed", "pos")}
 ALL = {"pos": pos(), "pos paper": PAPER, "pos without MEO": PLAIN_POS, "uniform": uniform, **ALTERNATIVES}
 # These promise no negative inner product with either gradient. A bounded pos does not (it is the average at
 # the other end), nor does aligned_mtl (<h, g_s> has the sign of sqrt(det) + a + b).
-NON_CONFLICTING = ["pos paper", "pos without MEO", "pcgrad", "upgrad", "dualproj", "imtl_g", "config"]
-NON_CONFLICTING += ["nash_mtl"]
+NON_CONFLICTING = ["pos paper", "pos without MEO", "pcgrad", "dualproj", "imtl_g"]
+NON_CONFLICTING += ["conflict_free", "nash_mtl"]
 
 
 def pair(log_ratio: float, cosine: float, scale: float = 1.0) -> tuple[Tensor, Tensor]:
@@ -123,10 +123,9 @@ def test_weights_do_not_depend_on_a_common_scale(name, scale):
 EXACT = QuadprogProjector(norm_eps=0.0, reg_eps=0.0)
 ORACLES = {
     "pcgrad": (aggregation.PCGrad(), 1e-6),
-    "upgrad": (aggregation.UPGrad(projector=EXACT), 1e-6),
     "dualproj": (aggregation.DualProj(projector=EXACT), 1e-6),
     "imtl_g": (aggregation.IMTLG(), 1e-6),
-    "config": (aggregation.ConFIG(), 1e-6),
+    "conflict_free": (aggregation.ConFIG(), 1e-6),
     "aligned_mtl": (aggregation.AlignedMTL(), 1e-6),
     "pos without MEO": (aggregation.MGDA(epsilon=1e-12, max_iters=1000), 1e-6),
 }
@@ -138,6 +137,13 @@ def test_strategy_agrees_with_torchjd_over_eight_decades_of_norm_ratio(name):
     for g_s, g_u in random_pairs(200, decades=8):
         expected = oracle(torch.stack([g_s, g_u]))
         assert (update(ALL[name], g_s, g_u) - expected).norm() <= tolerance * expected.norm()
+
+
+def test_half_of_pcgrad_is_upgrad():
+    oracle = aggregation.UPGrad(projector=EXACT)
+    for g_s, g_u in random_pairs(200, decades=8):
+        expected = oracle(torch.stack([g_s, g_u]))
+        assert (update(ALL["pcgrad"], g_s, g_u) / 2 - expected).norm() <= 1e-6 * expected.norm()
 
 
 def test_cagrad_agrees_with_torchjd_to_its_solver_tolerance():
@@ -319,9 +325,9 @@ def test_fixed_weights_are_what_they_say():
     [
         ("poss", {}, "did you mean 'pos'"),
         ("pcgrd", {}, "did you mean 'pcgrad'"),
-        ("pos", {"min_weight": 0.6}, "min_weight must lie"),
+        ("pos", {"min_weight": 0.6}, "min_weight is 0.6, but must lie"),
         ("pos", {"gain": 2}, "gain"),
-        ("uniform", {"meo": True}, "takes no options"),
+        ("uniform", {"meo": True}, "'meo' of strategy 'uniform', which takes none"),
     ],
 )
 def test_an_unknown_name_or_option_is_answered_with_the_known_ones(name, options, message):
@@ -330,6 +336,7 @@ def test_an_unknown_name_or_option_is_answered_with_the_known_ones(name, options
 
 
 def test_every_name_can_be_looked_up():
-    assert not set(STRATEGIES) & set(STRATEGY_FAMILIES)
-    for name in STRATEGIES:
-        assert get_strategy(name) is STRATEGIES[name]
+    fixed = get_strategy("fixed", supervised=1.0, unsupervised=0.5)
+    found = {name: fixed if name == "fixed" else get_strategy(name) for name in STRATEGIES}
+    assert len(set(found.values())) == len(STRATEGIES)
+    assert found["uniform"] is uniform and found["pos"] == pos() and fixed == Fixed(1.0, 0.5)

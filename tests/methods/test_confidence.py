@@ -365,7 +365,7 @@ def test_two_ranks_hold_the_state_of_one_rank_with_both_batches(name, tmp_path):
         (95, "must lie in"),
         ("freemach", "did you mean 'freematch'"),
         ({"name": "softmatch", "decy": 0.9}, "did you mean 'decay'"),
-        ({"decay": 0.9}, "Unknown threshold rule"),
+        ({"decay": 0.9}, "unknown threshold rule"),
     ],
 )
 def test_a_wrong_threshold_is_answered_in_one_sentence(threshold, message):

@@ -279,13 +279,13 @@ def test_method_state_survives_a_checkpoint_bit_for_bit(name, options):
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("unimatch_v3", {}, "Unknown method 'unimatch_v3', did you mean 'unimatch_v"),
+        ("unimatch_v3", {}, "unknown method 'unimatch_v3', did you mean 'unimatch_v"),
         (
             "fixmatch",
             {"treshold": 0.9},
-            "Unknown option 'treshold' of method 'fixmatch', did you mean 'threshold'",
+            "unknown option 'treshold' of method 'fixmatch', did you mean 'threshold'",
         ),
-        ("fixmatch", {"supervised_loss": "ohm"}, "Unknown supervised loss 'ohm', did you mean 'ohem'"),
+        ("fixmatch", {"supervised_loss": "ohm"}, "unknown supervised loss 'ohm', did you mean 'ohem'"),
         ("fixmatch", {"mixing": "mixup"}, "mixing"),
         ("fixmatch", {"teacher": "none"}, "teacher"),
         ("unimatch_v1", {"feature_branch": "own"}, "feature_branch"),

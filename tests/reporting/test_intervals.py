@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
+import torch
 
+from pos_hf.evaluation.metrics import class_iou
 from pos_hf.reporting.intervals import (
-    class_iou,
     class_iou_intervals,
     mean_iou,
     mean_iou_interval,
@@ -21,7 +22,7 @@ def random_areas(seed: int, images: int = 40, classes: int = 3, quality: float =
 
 def test_iou_is_intersection_over_union_and_skips_absent_classes() -> None:
     areas = np.array([[3, 4, 0], [4, 4, 0], [4, 5, 0]])
-    np.testing.assert_allclose(class_iou(areas), [3 / 5, 4 / 5, np.nan])
+    np.testing.assert_allclose(class_iou(torch.from_numpy(areas)), [3 / 5, 4 / 5, np.nan])
     assert mean_iou(areas) == pytest.approx(0.7)
     assert np.isnan(mean_iou(np.zeros((3, 2))))
 

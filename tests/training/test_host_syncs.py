@@ -88,7 +88,6 @@ SHORT = {name: {"name": name, "decay": 0.2} for name in ("freematch", "softmatch
     ],
     ids=str,
 )
-@pytest.mark.usefixtures("accelerator_kernels")
 def test_a_step_never_waits_for_the_accelerator(
     tmp_path, method, options, strategy, strategy_options, accumulation
 ):

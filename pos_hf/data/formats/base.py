@@ -26,8 +26,9 @@ from pos_hf.data.drawing import Geometry, drawing
 from pos_hf.data.files import Stored, read_text
 from pos_hf.data.folders import Pool, assemble
 from pos_hf.data.listing import LISTED_SUFFIXES, walk
-from pos_hf.data.segmentation_data import IGNORE_INDEX, SegmentationData
+from pos_hf.data.segmentation_data import SegmentationData
 from pos_hf.errors import InputError, first_sentence
+from pos_hf.values import IGNORE_INDEX
 
 BACKGROUND = "background"
 BACKGROUND_LABELS = ("background", "_background_")

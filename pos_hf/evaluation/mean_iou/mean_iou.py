@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from pos_hf.evaluation import metrics
+from pos_hf.values import IGNORE_INDEX
 
 KEYS = ("mean_iou", "mean_accuracy", "overall_accuracy")
 CLASS_KEYS = ("per_category_iou", "per_category_accuracy")
@@ -91,7 +92,7 @@ def _remap(labels: np.ndarray, label_map: dict[int, int], reduce_labels: bool) -
     for old, new in label_map.items():
         mapped[labels == old] = new
     if reduce_labels:
-        mapped = np.where((mapped == 0) | (mapped == 255), 255, mapped.astype(np.int64) - 1)
+        mapped = np.where((mapped == 0) | (mapped == IGNORE_INDEX), IGNORE_INDEX, mapped.astype(np.int64) - 1)
     return mapped
 
 
