@@ -53,9 +53,8 @@ def main(argv: list[str]) -> int:
         from tqdm.auto import tqdm
 
         from pos_hf.data.annotating import Classes
-        from pos_hf.data.decoding import RowDecoder
         from pos_hf.evaluation import label_names, load_for_inference, palette_of, predict_confident
-        from pos_hf.models.processors import image_range, num_channels
+        from pos_hf.evaluation.loading import decoder_for
         from pos_hf.values import IGNORE_INDEX
 
     sources = find_images(args.images)
@@ -66,7 +65,7 @@ def main(argv: list[str]) -> int:
     )
     inference = inference_from(args)
     classes = Classes([*label_names(model).values()], palette_of(model))
-    decoder = RowDecoder(image_range=image_range(image_processor), num_channels=num_channels(model))
+    decoder = decoder_for(model, image_processor)
     record = record_of(model, inference, args.min_confidence)
     todo = unfinished(sources, args.out, record, kinds)
     skipped: list[str] = []

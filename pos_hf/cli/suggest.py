@@ -47,10 +47,9 @@ def main(argv: list[str]) -> int:
         from accelerate import PartialState
         from tqdm.auto import tqdm
 
-        from pos_hf.data.decoding import RowDecoder
         from pos_hf.evaluation import label_names, load_for_inference, palette_of, predict_probabilities
+        from pos_hf.evaluation.loading import decoder_for
         from pos_hf.evaluation.suggestion import choose, doubt_of, worth
-        from pos_hf.models.processors import image_range, num_channels
         from pos_hf.reporting.suggestion import Suggestion, contact_sheet
 
     sources = waiting(find_images(args.images), args.exclude)
@@ -60,7 +59,7 @@ def main(argv: list[str]) -> int:
         args.model, PartialState().device, args.trust_remote_code, args.subfolder
     )
     inference = inference_from(args)
-    decoder = RowDecoder(image_range=image_range(image_processor), num_channels=num_channels(model))
+    decoder = decoder_for(model, image_processor)
 
     def predicted(source: Path) -> "tuple[Image.Image | np.ndarray, Tensor]":
         image = read_image(source, decoder, inference)

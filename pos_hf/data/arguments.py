@@ -21,6 +21,7 @@ INTERVALS = {
     "scale_range": "(0, 100]",
     "unlabeled_ratio": "[1, 65536]",
     "rare_class_retries": "[0, 1000]",
+    "bands": "[1, 65535]",
     "image_std": "(0, inf)",
 }
 
@@ -188,6 +189,12 @@ class DataArguments:
             "smoothed edges, or of JPEG."
         },
     )
+    bands: list[int] | None = field(
+        default=None,
+        metadata={
+            "help": "Bands of the images to use, counted from 1, in this order, like [4, 3, 2]. Default: all."
+        },
+    )
     image_range: list[float] | None = field(
         default=None,
         metadata={
@@ -238,7 +245,7 @@ class DataArguments:
     device_views: bool | None = field(
         default=None,
         metadata={
-            "help": "Make the strong views on the accelerator: same draws, less work for workers, RGB only. "
+            "help": "Make the strong views on the accelerator: same draws, less work for workers. "
             "Left out, `pos-hf train` does so on a GPU."
         },
     )
@@ -279,6 +286,8 @@ class DataArguments:
             bounds = getattr(self, name)
             if bounds is not None and (len(bounds) != 2 or bounds[0] > bounds[1]):
                 raise InputError(f"{name} is {bounds}, but must be a lower and an upper bound: [LOW, HIGH]")
+        if self.bands == []:
+            raise InputError("bands is empty, but must name one: list the images' bands from 1 on")
         if self.image_range is not None and self.image_range[0] == self.image_range[1]:
             raise InputError(f"image_range is {self.image_range}, which leaves no grey levels: widen it")
         try:

@@ -115,7 +115,7 @@ class PairedDataset(Dataset[Item]):
         Returns:
             {"labeled": {pixel_values uint8 [3,H,W], labels int64 [H,W]} (absent without a labeled row),
             "unlabeled": {pixel_values uint8 [3,H,W], strong_pixel_values uint8 [K,3,H,W] (or photometry
-            float32 [K,10]), cutmix_boxes int64 [K,4] (top, left, height, width), padding_mask bool [H,W], key
+            float32 [K,12]), cutmix_boxes int64 [K,4] (top, left, height, width), padding_mask bool [H,W], key
             int64 [3]}}; with `skip_bad` also bad_samples int64 [] in "labeled" and "unlabeled".
         """
         _, labeled_index, unlabeled_index = key

@@ -4,7 +4,7 @@ What stops a training is in validation.py; this adds what probably spoils one, a
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -13,11 +13,12 @@ from PIL import Image
 
 from pos_hf.data.arguments import DataArguments
 from pos_hf.data.class_colors import ClassColors
-from pos_hf.data.decoding import DEEP_MODES, RowDecoder, mask_name
+from pos_hf.data.decoding import RowDecoder, mask_name
 from pos_hf.data.drawing import is_drawing
 from pos_hf.data.duplicates import fingerprint, near_duplicates
-from pos_hf.data.files import Stored, is_array, read_array, read_header, read_picture
+from pos_hf.data.files import Stored, read_header, read_picture
 from pos_hf.data.folders import orphan_masks
+from pos_hf.data.images import DEEP_MODES, count_channels, is_picture, read_image
 from pos_hf.data.loading import load_roles
 from pos_hf.data.recognition import resolve
 from pos_hf.data.segmentation_data import SegmentationData
@@ -124,6 +125,8 @@ class Remedies:
         self.ranges: list[tuple[float, float]] = []
         self.moments: dict[int, np.ndarray] = {}
         """By number of channels: pixels, and each channel's sum and sum of squares, float [3, channels]."""
+        self.deep_moments: dict[int, np.ndarray] = {}
+        """Those of images that lack their `image_range`, in their own values."""
 
     def lines(self) -> dict[str, str]:
         """The lines by key; empty where no line helps."""
@@ -134,10 +137,14 @@ class Remedies:
             lines["image_range"] = (
                 f"image_range: [{low:.6g}, {high:.6g}]  # 99 % of the values of these images; look at more"
             )
-        if len(self.moments) == 1:
-            ((count, total, squares),) = self.moments.values()
-            mean = total / count
-            std = np.sqrt(np.maximum(squares / count - mean**2, 1e-6))
+        moments, black, white = self.moments, 0.0, 1.0
+        if self.ranges and not moments:
+            moments, black, white = self.deep_moments, low, high
+        if len(moments) == 1:
+            ((count, total, squares),) = moments.values()
+            mean, variance = total / count, squares / count - (total / count) ** 2
+            mean, std = (mean - black) / (white - black), np.sqrt(variance.clip(0)) / (white - black)
+            std = std.clip(1e-3)
             lines["image_mean"] = f"image_mean: {mean.round(4).tolist()}\nimage_std: {std.round(4).tolist()}"
         return lines
 
@@ -154,19 +161,23 @@ class Remedies:
         if len(self.colors) <= MAX_COLORS:  # beyond, no line will be printed anyway
             self.colors.update(dict(zip(map(tuple, colors.tolist()), counts.tolist(), strict=True)))
 
-    def add_range(self, stored: Stored) -> None:
-        """Widen the range to that of an image of many grey levels."""
-        values = read_array(stored["path"]) if is_array(stored) else np.asarray(read_picture(stored))
-        finite = values[np.isfinite(values)]
-        if finite.size:
-            low, high = np.percentile(finite, [0.5, 99.5])
+    def add_range(self, stored: Stored, bands: Sequence[int]) -> None:
+        """Widen the range to that of an image of many grey levels, and add its values to the statistics."""
+        image: Any = np.ma.asarray(read_image(stored, bands))
+        values = np.ma.masked_invalid(image if image.ndim == 3 else image[..., None])
+        if values.count():
+            low, high = np.percentile(values.compressed(), [0.5, 99.5])
             self.ranges.append((float(low), float(high)))
+            self._add_moments(self.deep_moments, values)
 
     def add_moments(self, image: np.ndarray) -> None:
         """Add an image's pixels to the statistics."""
-        values = image[::4, ::4].reshape(-1, image.shape[-1]) / 255
-        moments = np.stack([np.full(values.shape[1], len(values)), values.sum(0), (values**2).sum(0)])
-        self.moments[values.shape[1]] = self.moments.get(values.shape[1], 0) + moments
+        self._add_moments(self.moments, np.ma.asarray(image) / 255)
+
+    def _add_moments(self, sums: dict[int, np.ndarray], image: np.ma.MaskedArray) -> None:
+        values: Any = image[::4, ::4].reshape(-1, image.shape[-1]).astype(np.float64)
+        moments = np.stack([values.count(0), values.sum(0), (values**2).sum(0)])
+        sums[values.shape[1]] = sums.get(values.shape[1], 0) + moments
 
 
 class RoleSurvey(RoleChecks):
@@ -188,9 +199,11 @@ class RoleSurvey(RoleChecks):
         self.colors = ClassColors(len(id2label))
         self._modes: dict[str, list[str]] = defaultdict(list)
         self._channels: set[int] = set()
+        self._bands: tuple[int, ...] = ()
 
     def read_image(self, row: dict[str, Any], decoder: RowDecoder) -> Decoded | None:
         """Decode a row's image, compare it and measure it."""
+        self._bands = decoder.bands
         name, image = image_name(row), super().read_image(row, decoder)
         if image is not None:
             self.fingerprints[name] = fingerprint(image)
@@ -198,7 +211,7 @@ class RoleSurvey(RoleChecks):
             self._channels.add(np.atleast_3d(np.asarray(image)).shape[-1])
             if self.role in ("labeled", "unlabeled"):
                 self.remedies.add_moments(np.asarray(image))
-            if not is_array(row["image"]):
+            if is_picture(row["image"]):
                 self._look_at_header(row["image"], name)
         return image
 
@@ -237,7 +250,8 @@ class RoleSurvey(RoleChecks):
             self.remedies.add_colors(stored)
             return "mask_colors"
         if "image_range" in str(error):
-            self.remedies.add_range(stored)
+            self.remedies.add_range(stored, self._bands)
+            self._channels.add(count_channels(stored, self._bands))
             return "image_range"
         return ""
 

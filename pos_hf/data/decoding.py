@@ -13,22 +13,21 @@ from PIL import ImageColor
 
 from pos_hf.data.arguments import DataArguments
 from pos_hf.data.drawing import draw, is_drawing
-from pos_hf.data.files import Stored, is_array, read_array, read_mask_array, read_picture
+from pos_hf.data.files import ARRAYS, Stored, read_mask_array, read_picture
+from pos_hf.data.images import DEEP_MODES, RGB, count_channels, read_image
 from pos_hf.errors import FileInputError, InputError
 from pos_hf.values import IGNORE_INDEX
 
 STORED_IMAGE = Image(decode=False)
-RGB = "RGB"
 PAINTED = {2: "LA", 3: "RGB", 4: "RGBA"}
-DEEP_MODES = ("I", "F", "I;16", "I;16B", "I;16L")
 
 
 @dataclass(frozen=True)
 class RowDecoder:
     """Decodes a batch of rows (the transform of every `Dataset` of the package).
 
-    A row's `image` becomes a PIL RGB image, or uint8 [H, W, C] where it is stored as such an array (.npy);
-    its `mask` becomes a PIL "L" image of class ids, 255 = ignore.
+    A row's `image` becomes a PIL RGB image, or uint8 [H, W, C] where it has other than three channels; its
+    `mask` becomes a PIL "L" image of class ids, 255 = ignore, also where the image says that it has no data.
 
     Args:
         mask_values: Class id of a mask value; values not named stay as they are.
@@ -36,6 +35,7 @@ class RowDecoder:
         reduce_labels: Masks count classes from 1, and 0 is ignored.
         mask_threshold: Values from here on are class 1, those below class 0.
         merged: New id of each of the 256 ids, where classes are merged.
+        bands: Of the images, counted from 1; all of them by default.
         image_range: Values of deep (16-bit or float) images that become 0 and 255.
         num_classes: Ids from here on are refused, but 255; None takes any.
         num_channels: Channels that every image must have, 3 for pictures; None takes any.
@@ -46,6 +46,7 @@ class RowDecoder:
     reduce_labels: bool = False
     mask_threshold: float | None = None
     merged: tuple[int, ...] = ()
+    bands: tuple[int, ...] = ()
     image_range: tuple[float, float] | None = None
     num_classes: int | None = None
     num_channels: int | None = None
@@ -58,6 +59,7 @@ class RowDecoder:
             mask_colors=tuple(ImageColor.getrgb(color) for color in args.mask_colors or ()),
             reduce_labels=bool(args.reduce_labels),
             mask_threshold=args.mask_threshold,
+            bands=tuple(args.bands or ()),
             image_range=None if args.image_range is None else (args.image_range[0], args.image_range[1]),
         )
 
@@ -68,15 +70,18 @@ class RowDecoder:
             InputError: One cannot be decoded, or a mask fits neither its image nor the classes: files may
                 change after they were checked.
         """
-        decoders = {"image": self.image, "mask": self.mask}
-        decoded = {
-            name: [decoders[name](stored) for stored in column] if name in decoders else column
-            for name, column in batch.items()
-        }
+        decoded = dict(batch)
+        if "image" in batch:
+            read = [self.image_and_gaps(stored) for stored in batch["image"]]
+            decoded["image"], gaps = [image for image, _ in read], [gaps for _, gaps in read]
+        if "mask" in batch:
+            decoded["mask"] = [self.mask(stored) for stored in batch["mask"]]
         for index, mask in enumerate(decoded.get("mask", [])):
             name = mask_name({column: batch[column][index] for column in batch})
             if "image" in decoded:
                 require_same_size(decoded["image"][index], mask, name)
+                if (empty := gaps[index]) is not None:
+                    mask.paste(IGNORE_INDEX, mask=PILImage.fromarray(empty))
             if self.num_classes is not None:
                 require_known_ids(np.array(mask.histogram()), self.num_classes, name)
         return decoded
@@ -87,35 +92,58 @@ class RowDecoder:
         Raises:
             InputError: It cannot be read, is deep and `image_range` is not given, or has other channels.
         """
+        return self.image_and_gaps(stored)[0]
+
+    def image_and_gaps(self, stored: Stored) -> tuple[PILImage.Image | np.ndarray, np.ndarray | None]:
+        """`image`, and where it says that it has no data, bool [H, W]; None where it says nothing."""
         name = stored["path"] or "an image"
-        if is_array(stored):
-            values = read_array(name)
-            self._check_channels(values.shape[2], name)
-            return self._to_bytes(values, name)
-        picture = read_picture(stored)
-        self._check_channels(len(RGB), name)
-        if picture.mode in DEEP_MODES:
-            picture = PILImage.fromarray(self._to_bytes(np.asarray(picture), name))
-        return picture.convert(RGB)
+        self._check_channels(self.count_channels(stored), name)
+        values = read_image(stored, self.bands)
+        if isinstance(values, PILImage.Image):
+            if values.mode in DEEP_MODES:
+                values = PILImage.fromarray(self._to_bytes(np.asarray(values), name))
+            return values.convert(RGB), None
+        gaps = np.asarray(np.ma.getmaskarray(values).all(-1)) if np.ma.is_masked(values) else None
+        pixels = self._to_bytes(values, name)
+        return PILImage.fromarray(pixels) if pixels.shape[2] == len(RGB) else pixels, gaps
+
+    def count_channels(self, stored: Stored) -> int:
+        """Channels of an image as it is decoded; nothing is, here.
+
+        Raises:
+            InputError: It cannot be read.
+        """
+        return count_channels(stored, self.bands)
 
     def _check_channels(self, found: int, name: str) -> None:
         if self.num_channels not in (None, found):
-            stored = "an array [height, width, channels] in an .npy file" if found == len(RGB) else "an image"
+            stored = "an image" if found != len(RGB) else "a TIFF, or an array [height, width, channels],"
             raise InputError(
                 f"{name} has {found} channels, but the model takes {self.num_channels}: give it {stored} of "
                 f"{self.num_channels}"
             )
 
     def _to_bytes(self, values: np.ndarray, name: str) -> np.ndarray:
-        if values.dtype == np.uint8:
-            return values
-        if self.image_range is None:
-            raise InputError(
-                f"{name} holds {values.dtype} values from {values.min()} to {values.max()}: set "
-                "`image_range: [LOW, HIGH]` to the values that are to become black and white"
-            )
-        if not np.isfinite(values).all():
-            raise InputError(f"{name} holds values that are not finite: write numbers in their place")
+        """Values of any type as 8 bits, in the range; where there are no data 0."""
+        plain = np.ma.filled(values, 0)
+        if plain.dtype != np.uint8:
+            if self.image_range is None:
+                raise InputError(
+                    f"{name} holds {values.dtype} values from {values.min()} to {values.max()}: set "
+                    "`image_range: [LOW, HIGH]` to the values that are to become black and white"
+                )
+            if not np.isfinite(plain).all():
+                raise InputError(f"{name} holds values that are not finite: write numbers in their place")
+            if plain.dtype == np.uint16:  # no intermediate of eight bytes a value, for they may be many
+                plain = self._in_range(np.arange(1 << 16))[plain]
+            else:
+                plain = self._in_range(plain)
+        if isinstance(values, np.ma.MaskedArray):
+            plain[np.ma.getmaskarray(values)] = 0
+        return plain
+
+    def _in_range(self, values: np.ndarray) -> np.ndarray:
+        assert self.image_range is not None
         low, high = self.image_range
         clipped = np.clip(values.astype(np.float64), low, high)
         return ((clipped - low) * (255 / (high - low)) + 0.5).astype(np.uint8)
@@ -210,7 +238,7 @@ def mask_values(stored: Stored) -> np.ndarray:
     Raises:
         InputError: It cannot be read.
     """
-    if stored["bytes"] is None and stored["path"].lower().endswith((".npy", ".mat")):
+    if stored["bytes"] is None and stored["path"].lower().endswith((*ARRAYS, ".mat")):
         return read_mask_array(stored["path"])
     picture = read_picture(stored)
     return np.asarray(picture).astype(np.uint8) if picture.mode == "1" else np.asarray(picture)

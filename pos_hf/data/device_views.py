@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pos_hf.data.views import HUE
+from pos_hf.data.views import HUE, NOISE_SPREAD, noise_levels
 
 IMAGES = {"pixel_values", "strong_pixel_values"}
 """Of a batch; the rest are labels, masks, boxes and keys."""
@@ -54,11 +54,11 @@ def add_strong_views(unlabeled: dict[str, Tensor]) -> dict[str, Tensor]:
     """Replace a batch's draws by the strong views they describe.
 
     Args:
-        unlabeled: pixel_values uint8 [B, 3, H, W] and, from workers that left the strong views to the device,
-            photometry float32 [B, K, 10].
+        unlabeled: pixel_values uint8 [B, C, H, W] and, from workers that left the strong views to the device,
+            photometry float32 [B, K, 12].
 
     Returns:
-        The same with strong_pixel_values uint8 [B, K, 3, H, W] in place of photometry.
+        The same with strong_pixel_values uint8 [B, K, C, H, W] in place of photometry.
     """
     if "photometry" not in unlabeled:
         return unlabeled
@@ -69,36 +69,38 @@ def add_strong_views(unlabeled: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def apply_photometry(pixel_values: Tensor, photometry: Tensor) -> Tensor:
-    """Colour jitter, grayscale and blur, each image with its own draws.
+    """Colour jitter, grayscale, blur and noise, each image with its own draws.
 
     Args:
-        pixel_values: uint8 [B, 3, H, W].
-        photometry: float32 [B, K, 10], rows of `Photometry.to_row`.
+        pixel_values: uint8 [B, C, H, W]; of other than three channels each is a gray picture.
+        photometry: float32 [B, K, 12], rows of `Photometry.to_row`.
 
     Returns:
-        uint8 [B, K, 3, H, W].
+        uint8 [B, K, C, H, W].
     """
+    is_rgb = pixel_values.shape[1] == len(LUMA)
     batch, views = photometry.shape[:2]
     draws = photometry.flatten(0, 1)
     images = pixel_values.float().repeat_interleave(views, dim=0)
-    factors, hue, order, grayscale, sigma = draws.split([3, 1, 4, 1, 1], dim=1)
+    factors, hue, order, grayscale, sigma, noise, seed = draws.split([3, 1, 4, 1, 1, 1, 1], dim=1)
     # hue is costly and the rest is not: blends before it, hue, blends after it, with factor 1 where not due
     hue_position = (order == HUE).int().argmax(dim=1)
     for position in range(4):
         images = _blend(images, factors, order[:, position], due=position < hue_position)
-    images = _shift_hue(images, hue[:, 0])
+    images = _shift_hue(images, hue[:, 0]) if is_rgb else images
     for position in range(4):
         images = _blend(images, factors, order[:, position], due=position > hue_position)
     images = torch.where(grayscale[:, :, None, None] > 0, _luma(images).round(), images)
     images = _blur(images, sigma[:, 0])
+    images = images if is_rgb else _add_noise(images.round(), noise, seed)
     return images.round().to(torch.uint8).unflatten(0, (batch, views))
 
 
 def _blend(images: Tensor, factors: Tensor, operation: Tensor, due: Tensor) -> Tensor:
-    """Move each image towards (or away from) black, its mean gray or its own gray; [N, 3, H, W]."""
+    """Move each image towards (or away from) black, its mean gray or its own gray; [N, C, H, W]."""
     operation = operation.long()
     gray = _luma(images).round()
-    mean = (gray.mean(dim=(1, 2, 3), keepdim=True) + 0.5).floor()
+    mean = (gray.mean(dim=(2, 3), keepdim=True) + 0.5).floor()
     black = torch.zeros_like(mean)
     target = torch.where(_column(operation == 1), mean, black)
     target = torch.where(_column(operation == 2), gray, target)
@@ -155,7 +157,17 @@ def _box_filters(sigma: Tensor) -> Tensor:
     return box / box.sum(dim=1, keepdim=True)
 
 
+def _add_noise(images: Tensor, noise: Tensor, seed: Tensor) -> Tensor:
+    """The noise of `add_noise` in views.py; [N, C, H, W]."""
+    indices = torch.arange(images[0].numel(), device=images.device)
+    levels = noise_levels(indices, seed.long()).view_as(images)
+    return (images + (levels * _column(noise[:, 0] / NOISE_SPREAD)).round()).clamp(0, 255)
+
+
 def _luma(images: Tensor) -> Tensor:
+    """The gray of RGB images, [N, 1, H, W]; of others each band is its own."""
+    if images.shape[1] != len(LUMA):
+        return images
     weights = torch.tensor(LUMA, device=images.device).view(1, 3, 1, 1)
     return (images * weights).sum(dim=1, keepdim=True)
 

@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from pos_hf.data.files import Stored, picture_size, read_picture
+from pos_hf.data.files import Stored, read_picture
+from pos_hf.data.images import picture_size
 from pos_hf.data.run_lengths import brush_strokes, decompressed
 from pos_hf.errors import FileInputError, InputError, first_sentence
 

@@ -1,4 +1,4 @@
-"""Opens what a dataset's folder holds: pictures, arrays and texts. What they mean is in decoding.py."""
+"""Opens what a dataset's folder holds: pictures, arrays and texts. Images of any kind: see images.py."""
 
 import base64
 import errno
@@ -25,6 +25,7 @@ Stored = dict[str, Any]
 # Pillow recognises files by their content, and some of its other readers start programs (EPS: Ghostscript)
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 
+ARRAYS = (".npy", ".npz")
 SAVE_AS_ARRAY = "save it as a .npy array [height, width, channels]"
 
 ORIENTATION, SAMPLES_PER_PIXEL = 0x0112, 277  # tags of EXIF and TIFF
@@ -45,7 +46,7 @@ def read_picture(stored: Stored) -> PILImage.Image:
     Raises:
         InputError: It is missing, truncated, no picture of `FORMATS`, or has bands that Pillow passes over.
     """
-    with _opened(stored) as picture:
+    with opened(stored) as picture:
         return ImageOps.exif_transpose(picture)
 
 
@@ -55,13 +56,13 @@ def read_header(stored: Stored) -> Header:
     Raises:
         InputError: As `read_picture`.
     """
-    with _opened(stored) as picture:
+    with opened(stored) as picture:
         # the base class's: a PNG's own reads all of the file for a tag behind the pixels
         return Header(picture.mode, PILImage.Image.getexif(picture).get(ORIENTATION, 1) != 1)
 
 
 def read_mask_array(path: str) -> np.ndarray:
-    """Load a mask stored as a matrix, in a .npy file or as the only matrix of whole numbers of a .mat file.
+    """Load a mask stored as a matrix: alone in a .npy or .npz file, or the first one of a .mat file.
 
     Returns:
         [H, W].
@@ -70,12 +71,8 @@ def read_mask_array(path: str) -> np.ndarray:
         InputError: It is missing or damaged, or holds no such matrix.
     """
     try:
-        _require_regular(path)
-        values: np.ndarray
-        if path.lower().endswith(".npy"):
-            values = np.lib.format.open_memmap(path, mode="r")
-        else:
-            values = _matlab_matrix(path)
+        require_regular(path)
+        values = _only_array(path) if path.lower().endswith(ARRAYS) else _matlab_matrix(path)
     except InputError:
         raise
     except Exception as error:
@@ -91,8 +88,7 @@ def read_mask_array(path: str) -> np.ndarray:
 
 
 def _matlab_matrix(path: str) -> np.ndarray:
-    if importlib.util.find_spec("scipy") is None:
-        raise FileInputError(path, "needs scipy: `pip install 'pos_hf[mat]'`")
+    require_package("scipy", "mat", path)
     from scipy.io import loadmat
 
     found: list[np.ndarray] = []
@@ -112,27 +108,18 @@ def _matlab_matrix(path: str) -> np.ndarray:
     return found[0]  # groundTruth.Segmentation comes before its Boundaries
 
 
-def picture_size(stored: Stored) -> tuple[int, int]:
-    """Width and height of a stored picture or array, upright; nothing is decoded.
+@contextmanager
+def opened(stored: Stored) -> Iterator[PILImage.Image]:
+    """A stored picture, not yet decoded; what fails in the block is said of the file.
 
     Raises:
-        InputError: As `read_picture` or `read_array`.
+        InputError: As `read_picture`.
     """
-    if is_array(stored):
-        height, width = _mapped_array(stored["path"]).shape[:2]
-        return width, height
-    with _opened(stored) as picture:
-        is_across = PILImage.Image.getexif(picture).get(ORIENTATION, 1) in (5, 6, 7, 8)
-        return picture.size[::-1] if is_across else picture.size
-
-
-@contextmanager
-def _opened(stored: Stored) -> Iterator[PILImage.Image]:
     path, content = stored["path"], stored["bytes"]
     name = path or "a stored picture"
     try:
         if content is None:
-            _require_regular(path)
+            require_regular(path)
         if content is None and path.endswith(".json"):  # LabelMe's, with the image inside
             content = base64.b64decode(json.loads(read_text(Path(path)))["imageData"])
         with PILImage.open(path if content is None else io.BytesIO(content), formats=FORMATS) as picture:
@@ -154,7 +141,13 @@ def _why_unreadable(error: Exception, name: str) -> str:
     return f"cannot be read as {', '.join(FORMATS[:-1])} or {FORMATS[-1]}: replace it"
 
 
-def _require_regular(path: str | Path) -> None:
+def require_regular(path: str | Path) -> None:
+    """Refuse what could be waited for without an end.
+
+    Raises:
+        InputError: It is a pipe or a device.
+        OSError: There is no such file.
+    """
     try:
         mode = os.stat(path).st_mode
     except ValueError as error:  # a null byte
@@ -181,6 +174,21 @@ def _require_all_bands(picture: PILImage.Image, name: str) -> None:
         )
 
 
+def require_package(module: str, extra: str, name: str) -> None:
+    """Refuse a file whose reader is not installed.
+
+    Args:
+        module: What reads it.
+        extra: Of this package, that installs it.
+        name: The file's.
+
+    Raises:
+        InputError: It is missing.
+    """
+    if importlib.util.find_spec(module) is None:
+        raise FileInputError(name, f"needs {module}: `pip install 'pos_hf[{extra}]'`")
+
+
 def pass_on_exhaustion(error: Exception) -> None:
     """Raise an error that says nothing about the file: the process may open no more of them."""
     if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
@@ -196,25 +204,25 @@ def read_array(path: str) -> np.ndarray:
     return np.array(_mapped_array(path))
 
 
-def count_channels(stored: Stored) -> int:
-    """Channels of an image: an array's last dimension, 3 for any picture. Nothing is decoded.
+def array_shape(path: str) -> tuple[int, int, int]:
+    """Height, width and channels of an image stored as an array; of a .npy file its header alone is read.
 
     Raises:
         InputError: As `read_array`.
     """
-    return _mapped_array(stored["path"]).shape[2] if is_array(stored) else 3
+    height, width, channels = _mapped_array(path).shape
+    return height, width, channels
 
 
 def is_array(stored: Stored) -> bool:
-    """Whether an image is stored as a .npy file; a dataset that holds the bytes themselves holds pictures."""
-    return stored["bytes"] is None and str(stored["path"]).endswith(".npy")
+    """Whether an image is a .npy or .npz file; a dataset that holds the bytes themselves holds pictures."""
+    return stored["bytes"] is None and str(stored["path"]).lower().endswith(ARRAYS)
 
 
 def _mapped_array(path: str) -> np.ndarray:
     try:
-        _require_regular(path)
-        # mapped, not loaded: it refuses pickled objects, and a header that promises more than the file holds
-        values = np.lib.format.open_memmap(path, mode="r")
+        require_regular(path)
+        values = _only_array(path)
     except InputError:
         raise
     except Exception as error:  # numpy parses the header of a damaged file as Python source
@@ -229,6 +237,16 @@ def _mapped_array(path: str) -> np.ndarray:
     return values
 
 
+def _only_array(path: str) -> np.ndarray:
+    if path.lower().endswith(".npy"):
+        # mapped, not loaded: it refuses pickled objects, and a header that promises more than the file holds
+        return np.lib.format.open_memmap(path, mode="r")
+    with np.load(path, allow_pickle=False) as arrays:
+        if len(arrays.files) != 1:
+            raise FileInputError(path, f"holds the arrays {', '.join(arrays.files)}: store one alone")
+        return arrays[arrays.files[0]]
+
+
 def read_text(path: Path) -> str:
     """Read a text in UTF-8, with or without a byte order mark.
 
@@ -237,5 +255,5 @@ def read_text(path: Path) -> str:
         OSError: It cannot be read.
         UnicodeDecodeError: It is no text.
     """
-    _require_regular(path)
+    require_regular(path)
     return path.read_text(encoding="utf-8-sig")

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from datasets import Dataset
 
-from pos_hf.data.files import count_channels
 from pos_hf.errors import InputError
 
 
@@ -40,10 +39,11 @@ class SegmentationData:
 
     @property
     def num_channels(self) -> int:
-        """Channels of the images: 3 for pictures, more or fewer where they are stored as arrays."""
+        """Channels of the images: 3 for pictures, more or fewer where they have other bands."""
+        decoder = self.labeled.format["format_kwargs"]["transform"]
         for row in self.labeled.select_columns("image").with_format(None):
             with suppress(InputError):  # skipped in training, or refused by the checks
-                return count_channels(row["image"])
+                return decoder.count_channels(row["image"])
         raise InputError(f"no labeled image of {self.name} can be read: replace them")
 
     @property

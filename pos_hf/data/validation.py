@@ -11,7 +11,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from pos_hf.data.decoding import RowDecoder, mask_name, require_known_ids, require_same_size, unknown_ids
-from pos_hf.data.files import Stored, count_channels
+from pos_hf.data.files import Stored
 from pos_hf.data.segmentation_data import SegmentationData
 from pos_hf.errors import FileInputError, InputError
 from pos_hf.values import IGNORE_INDEX
@@ -76,9 +76,10 @@ def channel_findings(data: SegmentationData) -> Iterator[Finding]:
     """Images with another number of channels than the first labeled one, the first of each role."""
     first = None
     for role, rows in {**data.masked_roles, "unlabeled": data.unlabeled}.items():
+        decoder = rows.format["format_kwargs"]["transform"]
         for stored in _images_to_count(rows):
             try:
-                channels = count_channels(stored)
+                channels = decoder.count_channels(stored)
             except InputError:
                 continue  # found where images are read
             name = stored["path"] or "a stored picture"

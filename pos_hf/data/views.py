@@ -6,7 +6,7 @@ Pairs and batches are in batches.py; the same photometry on the accelerator is i
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.random import Generator
@@ -17,10 +17,13 @@ from pos_hf.values import IGNORE_INDEX
 
 JITTER_PROBABILITY, GRAYSCALE_PROBABILITY, BLUR_PROBABILITY, CUTMIX_PROBABILITY = 0.8, 0.2, 0.5, 0.5
 JITTER_STRENGTH = 0.5  # brightness, contrast and saturation are factors in 1 +- 0.5
+NOISE_PROBABILITY, NOISE_SIGMA = 0.5, (0.0, 12.0)  # grey levels; of images that are not RGB
 HUE_STRENGTH = 0.25  # turns, either way
 BLUR_SIGMA = (0.1, 2.0)  # pixels
 CUTMIX_AREA = (0.02, 0.4)  # share of the crop
 CUTMIX_ASPECT = (0.3, 1 / 0.3)  # height / width
+
+NOISE_SPREAD = math.sqrt(4 * (256**2 - 1) / 12)  # of the sum of four bytes
 
 HUE = 3  # among the jitter's operations: brightness, contrast, saturation, hue
 
@@ -38,11 +41,11 @@ class Geometry(NamedTuple):
 
 
 class Photometry(NamedTuple):
-    """One draw of colour jitter, grayscale and blur.
+    """One draw of colour jitter, grayscale, noise and blur.
 
     `order` lists the jitter's operations (0 brightness, 1 contrast, 2 saturation, 3 hue) as they are applied.
     Brightness, contrast and saturation are factors (1 changes nothing), hue is in turns, sigma in pixels (0:
-    no blur).
+    no blur). Noise is in grey levels; its seed names the same noise wherever it is made.
     """
 
     brightness: float = 1.0
@@ -52,10 +55,12 @@ class Photometry(NamedTuple):
     order: tuple[int, ...] = (0, 1, 2, 3)
     grayscale: bool = False
     sigma: float = 0.0
+    noise: float = 0.0
+    noise_seed: int = 0
 
     def to_row(self) -> list[float]:
-        """The ten numbers device_views.py reads."""
-        return [*self[:4], *self.order, self.grayscale, self.sigma]
+        """The twelve numbers device_views.py reads."""
+        return [*self[:4], *self.order, self.grayscale, self.sigma, self.noise, self.noise_seed]
 
 
 def draw_geometry(
@@ -118,6 +123,14 @@ def draw_photometry(rng: Generator) -> Photometry:
     return draw._replace(grayscale=grayscale, sigma=sigma)
 
 
+def with_noise(draw: Photometry, rng: Generator) -> Photometry:
+    """Add noise to a draw for an image that is not RGB, whose hue, saturation and gray do not exist."""
+    if rng.random() >= NOISE_PROBABILITY:
+        return draw
+    seed = int(rng.integers(1 << 24))  # a float32 holds it
+    return draw._replace(noise=float(rng.uniform(*NOISE_SIGMA)), noise_seed=seed)
+
+
 def gentler(draw: Photometry, strong_views: str) -> Photometry:
     """A draw of a gentler set of strong views.
 
@@ -158,6 +171,29 @@ def _shift_hue(image: Image.Image, turns: float) -> Image.Image:
     return image.convert("HSV").point(rotated + identity + identity).convert("RGB")
 
 
+def add_noise(bands_CHW: np.ndarray, draw: Photometry) -> np.ndarray:
+    """Add a draw's noise, of its own in each pixel and band; uint8 [C, H, W]."""
+    levels = noise_levels(np.arange(bands_CHW.size, dtype=np.int64), draw.noise_seed)
+    noise = levels.reshape(bands_CHW.shape).astype(np.float32) * np.float32(draw.noise / NOISE_SPREAD)
+    return (bands_CHW + np.rint(noise)).clip(0, 255).astype(np.uint8)
+
+
+def noise_levels(indices: Any, seed: Any) -> Any:
+    """Noise by the number of a value, whole, about normal, of mean 0 and standard deviation `NOISE_SPREAD`.
+
+    The four bytes of a hash (Mueller's 32 bits) are added up: the same numbers in numpy and in torch.
+
+    Args:
+        indices: int64, an array or a tensor.
+        seed: Another one, other noise.
+    """
+    mixed = (indices + seed * 0x9E3779B1) & 0xFFFFFFFF
+    for _ in range(2):
+        mixed = (((mixed >> 16) ^ mixed) * 0x45D9F3B) & 0xFFFFFFFF
+    mixed = (mixed >> 16) ^ mixed
+    return sum((mixed >> shift) & 0xFF for shift in (0, 8, 16, 24)) - 2 * 255
+
+
 def draw_cutmix_box(crop_size: int, rng: Generator) -> tuple[int, int, int, int]:
     """Draw (top, left, height, width) in pixels; all zero, "no box", half of the time."""
     if rng.random() > CUTMIX_PROBABILITY:
@@ -176,7 +212,7 @@ class Views:
     """Makes the views of a row, as uint8 arrays.
 
     Images are PIL RGB images, or uint8 [H, W, C] arrays of any number of channels; those know brightness,
-    contrast and blur, but no saturation, hue or grayscale.
+    contrast, blur and noise, each band for itself, but no saturation, hue or grayscale.
 
     Args:
         crop_size: Side of the square crop, in pixels.
@@ -228,12 +264,14 @@ class Views:
         Returns:
             pixel_values uint8 [C, H, W]; cutmix_boxes int64 [K, 4]; padding_mask bool [H, W], True on
             padding; and strong_pixel_values uint8 [K, C, H, W] or, for device_views.py, photometry float32
-            [K, 10].
+            [K, 12].
         """
         pictures = to_pictures(image)
         geometry = draw_geometry(pictures[0].size, self.crop_size, self.scale_range, rng)
         weak = [crop_image(picture, geometry, self.crop_size) for picture in pictures]
         draws = [gentler(draw_photometry(rng), self.strong_views) for _ in range(self.num_strong_views)]
+        if isinstance(image, np.ndarray):
+            draws = [with_noise(draw, rng) for draw in draws]
         boxes = [draw_cutmix_box(self.crop_size, rng) for _ in range(self.num_strong_views)]
         item = {
             "pixel_values": to_channels_first(weak),
@@ -241,11 +279,14 @@ class Views:
             "padding_mask": padding_mask(geometry, self.crop_size),
         }
         if self.on_device:
-            item["photometry"] = np.array([draw.to_row() for draw in draws], np.float32).reshape(-1, 10)
+            item["photometry"] = np.array([draw.to_row() for draw in draws], np.float32).reshape(-1, 12)
         else:
             strong = [[apply_photometry(picture, draw) for picture in weak] for draw in draws]
             shape = (len(draws), *item["pixel_values"].shape)
-            arrays = [to_channels_first(view) for view in strong]
+            arrays = [
+                add_noise(to_channels_first(view), draw) if draw.noise else to_channels_first(view)
+                for view, draw in zip(strong, draws, strict=True)
+            ]
             item["strong_pixel_values"] = np.array(arrays, np.uint8).reshape(shape)
         return item
 

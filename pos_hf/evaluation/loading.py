@@ -8,10 +8,11 @@ import torch
 from torch import nn
 from transformers import AutoModelForSemanticSegmentation, BaseImageProcessor, PreTrainedModel
 
+from pos_hf.data.decoding import RowDecoder
 from pos_hf.errors import InputError, first_sentence
 from pos_hf.evaluation.inference import palette_of, patch_size
 from pos_hf.model_folders import check_model_folder, refuse_mistyped_folder
-from pos_hf.models.processors import image_range, load_image_processor
+from pos_hf.models.processors import bands, image_range, load_image_processor, num_channels
 
 MAX_SIDE = 16384
 """Pixels to which an image may be resized; crops have the same bound."""
@@ -73,10 +74,23 @@ def load_for_inference(
         patch_size(model)
         palette_of(model)
         _check_resize(image_processor)
-        image_range(image_processor)
+        decoder_for(model, image_processor)
     except InputError as error:
         raise InputError(f"'{name_or_path}': {error}") from error
     return model.to(device).eval(), image_processor
+
+
+def decoder_for(model: PreTrainedModel, image_processor: BaseImageProcessor) -> RowDecoder:
+    """Decodes images as a model was trained on them.
+
+    Raises:
+        InputError: the processor does not say how.
+    """
+    return RowDecoder(
+        image_range=image_range(image_processor),
+        bands=bands(image_processor),
+        num_channels=num_channels(model),
+    )
 
 
 def _check_resize(image_processor: BaseImageProcessor) -> None:

@@ -14,7 +14,7 @@ from transformers import BaseImageProcessor, PreTrainedModel
 
 from pos_hf.errors import InputError, first_sentence
 from pos_hf.files import explained
-from pos_hf.models.processors import image_range, num_channels, statistics
+from pos_hf.models.processors import bands, image_range, num_channels, statistics
 
 MAX_DIFFERENCE = 1e-4
 # two sizes that differ from the traced one; no side is a multiple of a patch, so that no size is special
@@ -91,7 +91,8 @@ def metadata(model: PreTrainedModel, image_processor: BaseImageProcessor) -> dic
 
     Returns:
         `class_names` in the order of ids; `image_mean` and `image_std` of each channel for values of 0 to 1;
-        `image_range`, the values of 16-bit or float images that become 0 and 1, null for 8-bit ones.
+        `image_range`, the values of 16-bit or float images that become 0 and 1, null for 8-bit ones; `bands`
+        of the images, counted from 1, null for all of them.
     """
     names = cast(dict[int, str], model.config.id2label)
     mean, std = statistics(image_processor)
@@ -100,6 +101,7 @@ def metadata(model: PreTrainedModel, image_processor: BaseImageProcessor) -> dic
         "image_mean": mean if len(mean) > 1 else mean * num_channels(model),
         "image_std": std if len(std) > 1 else std * num_channels(model),
         "image_range": image_range(image_processor),
+        "bands": bands(image_processor) or None,
     }
     return {key: json.dumps(value) for key, value in values.items()}
 

@@ -71,6 +71,8 @@ def inherited_image_processor(source: str, trust_remote_code: bool = False) -> S
     processor.image_mean, processor.image_std = statistics(own)
     if (bounds := image_range(own)) is not None:
         processor.image_range = list(bounds)
+    if taken := bands(own):
+        processor.bands = list(taken)
     return processor
 
 
@@ -94,6 +96,22 @@ def image_range(image_processor: BaseImageProcessor | dict[str, Any]) -> tuple[f
     if not low < high < math.inf:
         raise InputError(f"image_range of the image processor is {bounds}, not two numbers [LOW, HIGH]")
     return low, high
+
+
+def bands(image_processor: BaseImageProcessor | dict[str, Any]) -> tuple[int, ...]:
+    """The bands of images that a model takes, counted from 1; empty for all of them.
+
+    Args:
+        image_processor: of a trained model, or its `to_dict()`.
+
+    Raises:
+        InputError: the processor's file holds something else.
+    """
+    values = image_processor if isinstance(image_processor, dict) else image_processor.to_dict()
+    found = values.get("bands") or ()
+    if not isinstance(found, (list, tuple)) or not all(isinstance(band, int) and band > 0 for band in found):
+        raise InputError(f"bands of the image processor is {found}, not a list of numbers from 1")
+    return tuple(found)
 
 
 def num_channels(model: PreTrainedModel) -> int:

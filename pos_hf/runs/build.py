@@ -69,8 +69,8 @@ def load_images(
         InputError: the data or the start model's processor cannot be used.
     """
     processor = read_image_processor(model_args, data_args)
-    ranged = dataclasses.replace(data_args, image_range=processor.to_dict().get("image_range"))
-    data = load_data(ranged, needs_unlabeled)
+    own: dict[str, Any] = {name: processor.to_dict().get(name) for name in ("image_range", "bands")}
+    data = load_data(dataclasses.replace(data_args, **own), needs_unlabeled)
     set_statistics(processor, data_args, data.num_channels)
     return data, processor
 
@@ -80,10 +80,10 @@ def read_image_processor(model_args: ModelArguments, data_args: DataArguments) -
 
     Args:
         model_args: a preset gets the default one, a start model brings its own.
-        data_args: `image_range` goes before the start model's.
+        data_args: `image_range` and `bands` go before the start model's.
 
     Returns:
-        A processor whose `image_range`, if any, reads the images.
+        A processor whose `image_range` and `bands`, if any, read the images.
 
     Raises:
         InputError: there is no such model, or its processor cannot be used.
@@ -95,6 +95,8 @@ def read_image_processor(model_args: ModelArguments, data_args: DataArguments) -
         processor = inherited_image_processor(model_args.model, model_args.trust_remote_code)
     if data_args.image_range is not None:
         processor.image_range = list(data_args.image_range)
+    if data_args.bands is not None:
+        processor.bands = list(data_args.bands)
     return processor
 
 

@@ -87,16 +87,10 @@ def check_rows(data: SegmentationData, data_args: DataArguments, args: POSConfig
         )
 
 
-def settle_device_views(data_args: DataArguments, device: torch.device, num_channels: int) -> None:
-    """Decide where strong views are made, if the config leaves it open: a GPU spares the workers most of it.
-
-    Raises:
-        InputError: they shall be made on the device, but the images are not RGB.
-    """
-    if data_args.device_views and num_channels != 3:
-        raise InputError(f"device_views takes RGB images, these have {num_channels} channels: leave it out")
+def settle_device_views(data_args: DataArguments, device: torch.device) -> None:
+    """Decide where strong views are made, if the config leaves it open: a GPU spares the workers work."""
     if data_args.device_views is None:
-        data_args.device_views = device.type == "cuda" and num_channels == 3
+        data_args.device_views = device.type == "cuda"
 
 
 def check_crop(model: PreTrainedModel, crop_size: int) -> None:

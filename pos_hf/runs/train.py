@@ -54,6 +54,7 @@ VIEWS = (
     "mask_colors",
     "reduce_labels",
     "image_range",
+    "bands",
 )
 
 
@@ -90,7 +91,7 @@ def _run_training(
         for sentence in data.assumptions:
             print(f"{data.name}: {sentence}", file=sys.stderr)
     check_rows(data, data_args, args)
-    settle_device_views(data_args, args.device, data.num_channels)
+    settle_device_views(data_args, args.device)
     trainer = make_trainer(model_args, data_args, args, data, method, processor)
     check_crop(trainer.exported_model, data_args.crop_size)
     if trainer.exported_model.device.type == args.device.type:  # else it is sharded later (FSDP)

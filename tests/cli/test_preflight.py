@@ -14,33 +14,19 @@ from transformers import (
 
 from pos_hf.cli.main import main
 from pos_hf.data import DataArguments
-from pos_hf.errors import InputError
 from pos_hf.evaluation.inference import Inference, class_probabilities
 from pos_hf.models import default_image_processor
 from pos_hf.runs.preflight import settle_device_views
 
 
 @pytest.mark.parametrize(
-    ("asked", "device", "num_channels", "expected"),
-    [
-        (None, "cuda", 3, True),
-        (None, "cuda", 4, False),
-        (None, "cpu", 3, False),
-        (False, "cuda", 3, False),
-        (True, "cpu", 3, True),
-    ],
+    ("asked", "device", "expected"),
+    [(None, "cuda", True), (None, "cpu", False), (False, "cuda", False), (True, "cpu", True)],
 )
-def test_a_gpu_makes_the_strong_views_of_rgb_images_unless_told_otherwise(
-    asked, device, num_channels, expected
-):
+def test_a_gpu_makes_the_strong_views_unless_told_otherwise(asked, device, expected):
     args = DataArguments(device_views=asked)
-    settle_device_views(args, torch.device(device), num_channels)
+    settle_device_views(args, torch.device(device))
     assert args.device_views is expected
-
-
-def test_device_views_of_other_than_rgb_images_are_refused():
-    with pytest.raises(InputError, match="1 channels"):
-        settle_device_views(DataArguments(device_views=True), torch.device("cpu"), 1)
 
 
 VIT = {

@@ -182,7 +182,7 @@ def test_options_reach_the_dataset(folder):
     assert pairs.shows_class.all() and pairs.unlabeled_ratio == 2 and len(pairs) == 2 * len(pairs.labeled)
     assert pairs.views.rare_class_retries == 2 and len(pairs.views.rare_classes) == 1
     item = pairs[next(iter(pairs.sampler(0)))]
-    assert item["unlabeled"]["photometry"].shape == (2, 10)
+    assert item["unlabeled"]["photometry"].shape == (2, 12)
 
 
 def test_masks_that_lose_their_labels_while_training_are_noticed(folder, data, caplog):

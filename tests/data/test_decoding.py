@@ -1,7 +1,6 @@
 """Stored pictures of every kind become uint8 images and class ids."""
 
 import os
-import struct
 
 import numpy as np
 import pytest
@@ -177,22 +176,3 @@ def test_a_tiff_of_more_bands_than_pillow_reads_is_refused(tmp_path):
         InputError, match=r"holds 13 bands, of which 1 would be read: save it as a \.npy array"
     ):
         RowDecoder().image(stored(tmp_path / "pages.tif"))
-    # planar, as satellites' are: one strip a band
-    count, strips = 13, 8 + 2 + 10 * 12 + 4
-    offsets = strips + 3 * 4 * 13
-    tags = [
-        (256, 3, 1, 5), (257, 3, 1, 4), (258, 3, count, strips), (259, 3, 1, 1), (262, 3, 1, 1),
-        (273, 4, count, strips + 52), (277, 3, 1, count), (278, 3, 1, 4), (279, 4, count, strips + 104),
-        (284, 3, 1, 2),
-    ]  # fmt: skip
-    content = struct.pack("<2sHIH", b"II", 42, 8, len(tags))
-    content += b"".join(struct.pack("<HHII", *tag) for tag in tags) + struct.pack("<I", 0)
-    content += struct.pack("<13H", *[8] * 13).ljust(52, b"\0")
-    content += struct.pack("<13I", *(offsets + 20 * band for band in range(13))) + struct.pack(
-        "<13I", *[20] * 13
-    )
-    (tmp_path / "planar.tif").write_bytes(content + b"".join(band.tobytes() for band in bands))
-    with pytest.raises(
-        InputError, match=r"planar\.tif cannot be read: .*many bands, save it as a \.npy array"
-    ):
-        RowDecoder().image(stored(tmp_path / "planar.tif"))

@@ -82,6 +82,32 @@ def test_a_key_names_the_same_draws_on_either_path(image):
     assert abs(gap).mean() < 0.1
 
 
+def test_bands_that_are_no_colours_agree_with_the_pillow_path_and_with_their_own_noise(image):
+    bands = np.concatenate([np.asarray(image), np.asarray(image)[::-1, ::-1, :1]], axis=2)
+    views = {"num_strong_views": 8, "scale_range": (0.5, 0.5)}
+    reference = Views(30, **views).unlabeled(bands, np.random.default_rng(9))
+    drawn = Views(30, on_device=True, **views).unlabeled(bands, np.random.default_rng(9))
+    made = add_strong_views({name: torch.from_numpy(value)[None] for name, value in drawn.items()})
+    gap = made["strong_pixel_values"][0].numpy().astype(int) - reference["strong_pixel_values"]
+    assert reference["strong_pixel_values"].shape == (8, 4, 30, 30)
+    assert abs(gap).mean(axis=(1, 2, 3)).max() < 0.1
+    noisy = drawn["photometry"][:, 10] > 0
+    assert 0 < noisy.sum() < 8
+
+
+def test_noise_is_normal_and_differs_from_band_to_band_and_seed_to_seed():
+    gray = torch.full((1, 4, 64, 64), 128, dtype=torch.uint8)
+    draws = [Photometry(noise=8.0, noise_seed=seed) for seed in (1, 2, (1 << 24) - 1)]
+    made = apply_photometry(gray, torch.tensor([[draw.to_row() for draw in draws]]))[0].double() - 128
+    assert made.mean((2, 3)).abs().max() < 0.5
+    torch.testing.assert_close(made.std((2, 3)), torch.full((3, 4), 8.0).double(), atol=0.4, rtol=0)
+    flat = made.flatten(0, 1).flatten(1)
+    assert (torch.corrcoef(flat) - torch.eye(12)).abs().max() < 0.06
+    assert (made.abs() > 16).double().mean().item() == pytest.approx(0.0392, abs=0.006)  # beyond 16.5 of 8
+    rgb = apply_photometry(gray[:, :3], torch.tensor([[draws[0].to_row()]]))
+    assert (rgb == 128).all()  # images of colours have the published views
+
+
 def test_batches_of_the_pillow_path_pass_through(image):
     batch = {"strong_pixel_values": torch.zeros(1, 2, 3, 4, 4, dtype=torch.uint8)}
     assert add_strong_views(batch) is batch

@@ -99,7 +99,7 @@ def test_images_of_four_channels_are_predicted_and_others_refused(four_channels,
     with Image.open(tmp_path / "out" / "masks" / "a.png") as mask:
         assert np.array_equal(np.asarray(mask), expected)
     Image.new("RGB", (20, 20)).save(tmp_path / "b.png")
-    with pytest.raises(InputError, match=r"b\.png has 3 channels, but the model takes 4: give it an array"):
+    with pytest.raises(InputError, match=r"b\.png has 3 channels, but the model takes 4: give it a TIFF"):
         predict.main([four_channels, str(tmp_path / "b.png"), "--out", str(tmp_path / "rgb")])
     for kind in ("images", "masks"):
         (tmp_path / "data" / kind).mkdir(parents=True)

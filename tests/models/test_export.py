@@ -36,7 +36,7 @@ def difference(model: torch.nn.Module, path: Path, channels: int = 3) -> float:
 
 
 NAMES = [f"class {i}" for i in range(12)]
-FACTS = {"image_mean": [0.1, 0.2, 0.3, 0.4], "image_std": [0.5] * 4, "image_range": [0, 255]}
+FACTS = {"image_mean": [0.1, 0.2, 0.3, 0.4], "image_std": [0.5] * 4, "image_range": [0, 255], "bands": None}
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,96 @@
+"""The one opener of images of any format and number of channels. What values mean is in decoding.py."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image as PILImage
+
+from pos_hf.data.files import ORIENTATION, Stored, array_shape, is_array, opened, read_array, read_picture
+from pos_hf.data.rasters import raster_layout, read_raster
+from pos_hf.errors import FileInputError
+
+RGB = "RGB"
+DEEP_MODES = ("I", "F", "I;16", "I;16B", "I;16L")
+
+
+def read_image(stored: Stored, bands: Sequence[int] = ()) -> PILImage.Image | np.ndarray:
+    """Open an image and decode it.
+
+    Args:
+        stored: Of any format.
+        bands: Counted from 1, in the order wanted; all of them by default.
+
+    Returns:
+        A picture, upright, or values [H, W, channels], masked where the file says that there are no data.
+        With bands, always values.
+
+    Raises:
+        InputError: It cannot be read, or lacks a band.
+    """
+    if bands:
+        _require_bands(stored, bands)
+    if raster_layout(stored):
+        return read_raster(stored["path"], bands)
+    if is_array(stored):
+        values = read_array(stored["path"])
+    elif bands:
+        values = _upright_values(stored)
+    else:
+        return read_picture(stored)
+    return values[..., [band - 1 for band in bands]] if bands else values
+
+
+def is_picture(stored: Stored) -> bool:
+    """Whether an image is read by Pillow, and so has a mode and an orientation."""
+    return not is_array(stored) and raster_layout(stored) is None
+
+
+def count_channels(stored: Stored, bands: Sequence[int] = ()) -> int:
+    """Channels of an image as `read_image` reads it, 3 for any picture. Nothing is decoded.
+
+    Raises:
+        InputError: As `read_image`.
+    """
+    if bands:
+        return len(bands)
+    if layout := raster_layout(stored):
+        return layout.bands
+    return array_shape(stored["path"])[2] if is_array(stored) else len(RGB)
+
+
+def picture_size(stored: Stored) -> tuple[int, int]:
+    """Width and height of an image, upright; nothing is decoded.
+
+    Raises:
+        InputError: As `read_image`.
+    """
+    if layout := raster_layout(stored):
+        return layout.width, layout.height
+    if is_array(stored):
+        height, width, _ = array_shape(stored["path"])
+        return width, height
+    with opened(stored) as picture:
+        is_across = PILImage.Image.getexif(picture).get(ORIENTATION, 1) in (5, 6, 7, 8)
+        return picture.size[::-1] if is_across else picture.size
+
+
+def _require_bands(stored: Stored, bands: Sequence[int]) -> None:
+    if is_array(stored):
+        found = array_shape(stored["path"])[2]
+    elif layout := raster_layout(stored):
+        found = layout.bands
+    else:
+        with opened(stored) as picture:
+            found = len(RGB) if picture.mode == "P" else PILImage.getmodebands(picture.mode)
+    if max(bands) > found:
+        raise FileInputError(
+            stored["path"] or "an image",
+            f"has {found} bands, but `bands` asks for band {max(bands)}: correct it",
+        )
+
+
+def _upright_values(stored: Stored) -> np.ndarray:
+    """The values of a picture, [H, W, channels]; of one with a palette its colours."""
+    picture = read_picture(stored)
+    plain = {"P": RGB, "1": "L"}.get(picture.mode)
+    return np.atleast_3d(np.asarray(picture if plain is None else picture.convert(plain)))
