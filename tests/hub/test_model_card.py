@@ -3,6 +3,7 @@
 import ast
 import json
 import re
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -19,6 +20,8 @@ from pos_hf.hub import citations, evaluation_results, model_card, run_facts, wri
 from pos_hf.run_folder import read_runs
 from pos_hf.runs.config import ModelArguments
 from pos_hf.runs.train import training_facts
+from tests.hub.server import metadata_errors
+from tests.launching import ROOT
 from tests.reporting.fake_run import NAMES
 
 
@@ -172,3 +175,23 @@ def test_everything_cited_exists(kind: str) -> None:
 
     known = METHODS if kind == "METHODS" else STRATEGIES
     assert set(getattr(citations, kind)) <= set(known)
+
+
+SHOWN = sorted((ROOT / "model_cards").glob("*/README.md"))
+
+
+@pytest.mark.parametrize("path", SHOWN, ids=lambda path: path.parent.name)
+def test_a_card_that_the_repository_shows_is_one_the_hub_takes(path: Path) -> None:
+    text = path.read_text()
+    assert metadata_errors(text) == []
+    assert ModelCard(text).data.eval_results
+    for target in re.findall(r"\]\((?!https?:)([^)]+)\)", text):
+        assert (path.parent / target).exists(), target
+
+
+def test_the_metadata_check_of_these_tests_can_fail() -> None:
+    assert metadata_errors("no metadata")
+    assert metadata_errors("---\nlicense: nonsense\n---\n")
+    assert metadata_errors("---\ntags:\n- 3\n---\n")
+    lacking = {"model-index": [{"results": [{"task": {}, "dataset": {}, "metrics": [{}]}]}]}
+    assert len(metadata_errors(f"---\n{yaml.safe_dump(lacking)}---\n")) == 2
