@@ -49,6 +49,14 @@ def test_every_side_of_the_training_benchmark_is_measured(monkeypatch, capsys):
     assert 0 <= result["data_wait_share"] <= 1
 
 
+def test_processes_and_one_report_the_same_of_a_dataset(monkeypatch, capsys):
+    import check_data
+
+    small = ["--images", "36", "--size", "64", "48", "--rounds", "1"]
+    monkeypatch.setattr(sys, "argv", ["check_data.py", *small])
+    assert check_data.main()["processor_time"] > 0  # it compares the reports itself
+
+
 def test_the_simulation_waits_for_nothing_on_one_gpu_and_for_bytes_on_many():
     import scaling
 

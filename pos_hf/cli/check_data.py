@@ -1,6 +1,7 @@
 """`pos-hf check-data CONFIG`: reads a whole dataset and says what is wrong with it and how to mend it."""
 
 import argparse
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from pos_hf.files import keep_existing, write_text
 if TYPE_CHECKING:
     from pos_hf.data.checks import DataReport, Finding
 
+MOST_WORKERS = 16  # unless asked for: more wait for the disk
 SHOWN = 5  # findings of one kind that are listed one by one
 
 
@@ -53,7 +55,7 @@ def main(argv: list[str]) -> int:
         )
     pages = [path for path in (args.html, args.write_config) if path is not None]
     keep_existing(pages, "give another name to --html or --write_config")
-    report = check_data(data_args, needs_unlabeled, adjusts_rare_classes)
+    report = check_data(data_args, needs_unlabeled, adjusts_rare_classes, args.num_workers)
     print(summary(report))
     if args.html is not None:
         write_data_page(report, args.html)
@@ -75,6 +77,12 @@ def parser() -> argparse.ArgumentParser:
         epilog="Further --key value pairs override the config.",
     )
     parser.add_argument("config", type=Path, help="a config file, a folder, or `shapes`")
+    parser.add_argument(
+        "--num_workers",
+        type=int,
+        default=min(os.cpu_count() or 1, MOST_WORKERS),
+        help="processes that read the images (default: one for each core, here %(default)s; 0: this one)",
+    )
     parser.add_argument("--html", type=Path, help="page to draw: images under their masks, classes, findings")
     parser.add_argument(
         "--write_config", type=Path, help="config to write, with the lines that mend the data"

@@ -38,11 +38,11 @@ class CommandParser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise InputError(f"{message}; {self.prog} --help lists the arguments")
 
-    def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]
+    def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]
         """Parse, and check the numbers."""
-        parsed = super().parse_args(args, namespace)
+        parsed, others = super().parse_known_args(args, namespace)
         check_intervals(vars(parsed), INTERVALS)
-        return parsed
+        return parsed, others
 
 
 @contextmanager

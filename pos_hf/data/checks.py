@@ -6,7 +6,7 @@ What stops a training is in validation.py; this adds what probably spoils one, a
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from PIL import Image
@@ -66,7 +66,10 @@ class DataReport:
 
 
 def check_data(
-    args: DataArguments, needs_unlabeled: bool = True, adjusts_rare_classes: bool = False
+    args: DataArguments,
+    needs_unlabeled: bool = True,
+    adjusts_rare_classes: bool = False,
+    num_workers: int = 0,
 ) -> DataReport:
     """Read every image and mask of a dataset and report what is wrong; never raises for bad data.
 
@@ -74,6 +77,7 @@ def check_data(
         args: The dataset.
         needs_unlabeled: Training will look at unlabeled images.
         adjusts_rare_classes: Its method has `logit_adjustment`, which need not be proposed then.
+        num_workers: Processes that share the reading; 0 reads in this one.
     """
     report = DataReport()
     try:
@@ -94,8 +98,9 @@ def check_data(
     for role, rows in {"unlabeled": data.unlabeled, **data.masked_roles}.items():
         report.num_rows[role] = len(rows)
         skips = args.on_bad_sample == "skip" and role in ("labeled", "unlabeled")
-        survey = RoleSurvey(role, data.id2label, role == "labeled", skips, remedies)
-        survey.read(rows)
+        survey = RoleSurvey(role, data.id2label, role == "labeled", skips)
+        survey.read(rows, num_workers)
+        remedies.add(survey.remedies)
         fingerprints[role] = survey.fingerprints
         report.long_sides += survey.long_sides
         report.findings += [*survey.findings, *survey.conclusions()]
@@ -124,9 +129,18 @@ class Remedies:
         self.colors: Counter[tuple[int, ...]] = Counter()
         self.ranges: list[tuple[float, float]] = []
         self.moments: dict[int, np.ndarray] = {}
-        """By number of channels: pixels, and each channel's sum and sum of squares, float [3, channels]."""
+        """By number of channels: pixels, and each channel's sum and sum of squares, int64 [3, channels]."""
         self.deep_moments: dict[int, np.ndarray] = {}
-        """Those of images that lack their `image_range`, in their own values."""
+        """Those of images that lack their `image_range`, in their own values, float64."""
+
+    def add(self, later: "Remedies") -> None:
+        """Take over what was collected in the rows that follow."""
+        if len(self.colors) <= MAX_COLORS:  # beyond, no line will be printed anyway
+            self.colors.update(later.colors)
+        self.ranges += later.ranges
+        for sums, added in ((self.moments, later.moments), (self.deep_moments, later.deep_moments)):
+            for channels, moments in added.items():
+                sums[channels] = sums.get(channels, 0) + moments
 
     def lines(self) -> dict[str, str]:
         """The lines by key; empty where no line helps."""
@@ -137,7 +151,7 @@ class Remedies:
             lines["image_range"] = (
                 f"image_range: [{low:.6g}, {high:.6g}]  # 99 % of the values of these images; look at more"
             )
-        moments, black, white = self.moments, 0.0, 1.0
+        moments, black, white = self.moments, 0.0, 255.0
         if self.ranges and not moments:
             moments, black, white = self.deep_moments, low, high
         if len(moments) == 1:
@@ -158,7 +172,7 @@ class Remedies:
         """Count the colours of a painted mask."""
         pixels = np.asarray(read_picture(stored).convert("RGB")).reshape(-1, 3)
         colors, counts = np.unique(pixels, axis=0, return_counts=True)
-        if len(self.colors) <= MAX_COLORS:  # beyond, no line will be printed anyway
+        if len(self.colors) <= MAX_COLORS:
             self.colors.update(dict(zip(map(tuple, colors.tolist()), counts.tolist(), strict=True)))
 
     def add_range(self, stored: Stored, bands: Sequence[int]) -> None:
@@ -168,14 +182,14 @@ class Remedies:
         if values.count():
             low, high = np.percentile(values.compressed(), [0.5, 99.5])
             self.ranges.append((float(low), float(high)))
-            self._add_moments(self.deep_moments, values)
+            self._add_moments(self.deep_moments, values, np.float64)
 
     def add_moments(self, image: np.ndarray) -> None:
         """Add an image's pixels to the statistics."""
-        self._add_moments(self.moments, np.ma.asarray(image) / 255)
+        self._add_moments(self.moments, np.ma.asarray(image), np.int64)  # exact in any order
 
-    def _add_moments(self, sums: dict[int, np.ndarray], image: np.ma.MaskedArray) -> None:
-        values: Any = image[::4, ::4].reshape(-1, image.shape[-1]).astype(np.float64)
+    def _add_moments(self, sums: dict[int, np.ndarray], image: np.ma.MaskedArray, kind: type) -> None:
+        values: Any = image[::4, ::4].reshape(-1, image.shape[-1]).astype(kind)
         moments = np.stack([values.count(0), values.sum(0), (values**2).sum(0)])
         sums[values.shape[1]] = sums.get(values.shape[1], 0) + moments
 
@@ -189,10 +203,9 @@ class RoleSurvey(RoleChecks):
         id2label: dict[int, str],
         must_teach: bool,
         skip_unreadable: bool,
-        remedies: Remedies,
     ) -> None:
         super().__init__(role, id2label, must_teach, skip_unreadable)
-        self.remedies = remedies
+        self.remedies = Remedies(len(id2label))
         self.fingerprints: dict[str, np.ndarray] = {}
         """Of the readable images, by name."""
         self.long_sides: list[int] = []
@@ -200,6 +213,17 @@ class RoleSurvey(RoleChecks):
         self._modes: dict[str, list[str]] = defaultdict(list)
         self._channels: set[int] = set()
         self._bands: tuple[int, ...] = ()
+
+    def add(self, later: Self) -> None:
+        """Take over what the same checks found in the rows that follow."""
+        super().add(later)
+        self.remedies.add(later.remedies)
+        self.fingerprints |= later.fingerprints
+        self.long_sides += later.long_sides
+        self.colors.join(later.colors)
+        self._channels |= later._channels
+        for mode, names in later._modes.items():
+            self._modes[mode] += names
 
     def read_image(self, row: dict[str, Any], decoder: RowDecoder) -> Decoded | None:
         """Decode a row's image, compare it and measure it."""

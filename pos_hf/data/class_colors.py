@@ -39,6 +39,13 @@ class ClassColors:
         self.colors[half] += self._counts(ids, bins, COLORS)
         self.greys[half] += self._counts(ids, pixels.sum(1) * GREYS // 766, GREYS)
 
+    def join(self, later: "ClassColors") -> None:
+        """Count what was counted in the images that follow."""
+        halves = [0, 1] if self.num_images % 2 == 0 else [1, 0]
+        self.colors += later.colors[halves]
+        self.greys += later.greys[halves]
+        self.num_images += later.num_images
+
     def _counts(self, ids: np.ndarray, bins: np.ndarray, num_bins: int) -> np.ndarray:
         counts = np.bincount(ids * num_bins + bins, minlength=self.num_classes * num_bins)
         return counts.reshape(self.num_classes, num_bins)

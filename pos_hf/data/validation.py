@@ -1,13 +1,16 @@
 """What must hold before training, the same for `pos-hf check-data` and for every run. Repairs nothing."""
 
+import copy
 import json
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
+import torch
 from datasets import Dataset
 from PIL import Image
+from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from pos_hf.data.decoding import RowDecoder, mask_name, require_known_ids, require_same_size, unknown_ids
@@ -15,7 +18,9 @@ from pos_hf.data.files import Stored
 from pos_hf.data.segmentation_data import SegmentationData
 from pos_hf.errors import FileInputError, InputError
 from pos_hf.values import IGNORE_INDEX
+from pos_hf.workers import outlive_sigterm
 
+PART = 8  # rows that one process checks at a time
 MANY_IDS = 16  # more values without a class are one finding, not one for each mask
 
 Severity = Literal["error", "warning", "note"]
@@ -123,8 +128,13 @@ class RoleChecks:
         self._unknown: dict[str, np.ndarray] = {}  # pixels by id of the masks that have ids without a class
         self._as_stored = True  # no option changes the values of masks
 
-    def read(self, rows: Dataset) -> None:
-        """Check every row."""
+    def read(self, rows: Dataset, num_workers: int = 0) -> None:
+        """Check every row, in parts; what comes out does not depend on who checks which.
+
+        Args:
+            rows: Of the role.
+            num_workers: Processes that share the rows; 0 checks them in this one.
+        """
         decoder = rows.format["format_kwargs"]["transform"]
         self._as_stored = not (
             decoder.mask_values
@@ -132,15 +142,37 @@ class RoleChecks:
             or decoder.reduce_labels
             or decoder.mask_threshold is not None
         )
-        stored = rows.with_format(None)
-        for row in tqdm(stored, desc=f"checking {self.role}", unit="image", delay=2, leave=False):
-            image = self.read_image(row, decoder)
-            mask = self.read_mask(row, decoder) if "mask" in row else None
-            if image is not None and mask is not None:
-                name = mask_name(row)
-                self.attempt(name, row["mask"], partial(require_same_size, image, mask, name))
-                self.look_at_pair(image, mask)
-            self.num_readable += image is not None and (mask is not None or "mask" not in row)
+        parts = _Parts(copy.deepcopy(self), rows.with_format(None), decoder)
+        loader = DataLoader(
+            parts,
+            batch_size=None,
+            num_workers=num_workers if len(parts) > num_workers else 0,
+            worker_init_fn=outlive_sigterm,
+            generator=torch.Generator(),  # or the user's random numbers would move on
+        )
+        with tqdm(
+            total=len(rows), desc=f"checking {self.role}", unit="image", delay=2, leave=False
+        ) as progress:
+            for num_rows, part in loader:
+                self.add(part)
+                progress.update(num_rows)
+
+    def read_row(self, row: dict[str, Any], decoder: RowDecoder) -> None:
+        """Check one row."""
+        image = self.read_image(row, decoder)
+        mask = self.read_mask(row, decoder) if "mask" in row else None
+        if image is not None and mask is not None:
+            name = mask_name(row)
+            self.attempt(name, row["mask"], partial(require_same_size, image, mask, name))
+            self.look_at_pair(image, mask)
+        self.num_readable += image is not None and (mask is not None or "mask" not in row)
+
+    def add(self, later: Self) -> None:
+        """Take over what the same checks found in the rows that follow."""
+        self.findings += later.findings
+        self.id_counts += later.id_counts
+        self.num_readable += later.num_readable
+        self._unknown |= later._unknown
 
     def look_at_pair(self, image: Decoded, mask: Image.Image) -> None:
         """Measure what image and mask show together: nothing here."""
@@ -249,6 +281,25 @@ class RoleChecks:
                 require_known_ids(counts, num_classes, name)
             except FileInputError as error:
                 yield Finding("error", self.role, name, error.problem, error=error)
+
+
+class _Parts(torch.utils.data.Dataset[tuple[int, RoleChecks]]):
+    """Some rows after the other, checked: how many, and what was found in them."""
+
+    def __init__(self, checks: RoleChecks, rows: Dataset, decoder: RowDecoder) -> None:
+        self.checks, self.rows, self.decoder = checks, rows, decoder
+
+    def __len__(self) -> int:
+        return -(-len(self.rows) // PART)
+
+    def __getitem__(self, index: int) -> tuple[int, RoleChecks]:
+        if index >= len(self):
+            raise IndexError(index)
+        checks = copy.deepcopy(self.checks)
+        rows = self.rows.select(range(index * PART, min((index + 1) * PART, len(self.rows))))
+        for row in rows:
+            checks.read_row(row, self.decoder)
+        return len(rows), checks
 
 
 def image_name(stored_row: dict[str, Any]) -> str:

@@ -9,8 +9,8 @@ import pytest
 import yaml
 from PIL import Image, ImageEnhance
 
-from pos_hf.data import DataArguments, load_data
-from pos_hf.data.checks import check_data
+from pos_hf.data import DataArguments, load_data, validation
+from pos_hf.data.checks import RoleSurvey, check_data
 from pos_hf.errors import InputError
 from tests.data.conftest import CLASSES, mask_ids, picture
 
@@ -323,6 +323,37 @@ def test_nothing_is_found_in_a_clean_folder(folder):
     assert report.num_rows == {"unlabeled": 4, "labeled": 6, "test": 3}
     expected = sum(np.bincount(mask_ids(seed).ravel(), minlength=256)[:3] for seed in range(6))
     np.testing.assert_array_equal(report.label_counts["labeled"], expected)
+
+
+def test_processes_find_what_one_finds_in_the_same_order(folder, monkeypatch):
+    for plant in (color_masks, truncated_image, turned_image, print_image, absent_class, leaked_test_image):
+        plant(folder)
+    np.save(folder / "unlabeled" / "five.npy", np.ones((40, 48, 5), np.uint8))
+    whole = check(folder)
+    monkeypatch.setattr(validation, "PART", 1)
+    args = DataArguments(dataset=str(folder), selection_share=0)
+    for num_workers in (0, 2):
+        shared = check_data(args, num_workers=num_workers)
+        # errors compare by identity; their sentence is in the rest
+        assert [f[:5] for f in shared.findings] == [f[:5] for f in whole.findings]
+        assert [f.sentence() for f in shared.findings] == [f.sentence() for f in whole.findings]
+        assert (shared.long_sides, shared.num_rows) == (whole.long_sides, whole.num_rows)
+        for role, counts in whole.label_counts.items():
+            np.testing.assert_array_equal(shared.label_counts[role], counts)
+
+
+def test_class_colours_do_not_depend_on_who_counts_which_images(folder, monkeypatch):
+    def colours(num_workers):
+        survey = RoleSurvey("labeled", dict(enumerate(CLASSES)), True, False)
+        survey.read(load_data(DataArguments(dataset=str(folder), selection_share=0)).labeled, num_workers)
+        return survey.colors
+
+    whole = colours(0)
+    monkeypatch.setattr(validation, "PART", 1)  # an odd one: the next part begins with the other half
+    for counts in (colours(0), colours(2)):
+        assert counts.num_images == whole.num_images == 6
+        np.testing.assert_array_equal(counts.colors, whole.colors)
+        np.testing.assert_array_equal(counts.greys, whole.greys)
 
 
 def test_camvid_passes(camvid):
