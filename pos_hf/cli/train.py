@@ -67,11 +67,11 @@ def _train_folder(folder: Path, overrides: list[str]) -> int:
     """Train as a look at a folder suggests; what was chosen is shown, and kept in the run."""
     from pos_hf.files import write_text
     from pos_hf.run_folder import PROPOSAL_FILE
-    from pos_hf.runs.config import parse_config
+    from pos_hf.runs.config import data_options, parse_config
     from pos_hf.runs.proposal import propose_config
     from pos_hf.runs.train import run_training
 
-    text = propose_config(folder)
+    text = propose_config(folder, **data_options(overrides))
     with tempfile.TemporaryDirectory() as scratch:
         file = Path(scratch) / PROPOSAL_FILE
         file.write_text(text)

@@ -312,14 +312,7 @@ def _absent_classes(report: DataReport) -> Iterator[Finding]:
 
 def _rare_classes(report: DataReport) -> Iterator[Finding]:
     assert report.data is not None
-    counts = report.label_counts["labeled"]
-    shares = counts / max(counts.sum(), 1)
-    rare = [
-        f"{name} covers {shares[id]:.1%}"
-        for id, name in report.data.id2label.items()
-        if 0 < shares[id] < RARE_SHARE
-    ]
-    if rare:
+    if rare := rare_shares(report.label_counts["labeled"], report.data.id2label):
         yield Finding(
             "warning",
             "labeled",
@@ -328,6 +321,17 @@ def _rare_classes(report: DataReport) -> Iterator[Finding]:
             "threshold, and without an adjustment unlabeled images unlearn it",
             "method_options: {logit_adjustment: true}",
         )
+
+
+def rare_shares(counts: np.ndarray, id2label: dict[int, str]) -> list[str]:
+    """ "fence covers 0.9%" for each class that occurs in less than `RARE_SHARE` of the labeled pixels.
+
+    Args:
+        counts: Labeled pixels of each class, int64 [C].
+        id2label: Their names.
+    """
+    shares = counts / max(counts.sum(), 1)
+    return [f"{name} covers {shares[id]:.1%}" for id, name in id2label.items() if 0 < shares[id] < RARE_SHARE]
 
 
 def _leaks(fingerprints: dict[str, dict[str, np.ndarray]]) -> Iterator[Finding]:

@@ -29,6 +29,8 @@ LAYOUT = (
     "test_ids",
 )
 """Options that say where files are: with one of them set, a folder is laid out as they say."""
+LISTS = {"labeled_ids", "unlabeled_ids", "selection_ids", "test_ids"}
+"""Those that choose among images, wherever these are."""
 
 
 class Recognised(NamedTuple):
@@ -61,7 +63,7 @@ def resolve(args: DataArguments) -> tuple[DataArguments, list[str]]:
         options, said = find_layout(tree, args.masks)
         args = dataclasses.replace(args, masks=options.get("masks", args.masks))
         found = Recognised({"dataset_format": "folders", **options}, said)
-    elif given:
+    elif given and not (set(given) <= LISTS and not has_place(root, args.images)):
         found = Recognised({"dataset_format": "folders"}, [])
     else:
         found = recognise(tree)

@@ -109,6 +109,20 @@ def parse_config(path: Path | None, overrides: list[str]) -> Arguments:
     return model, data, training
 
 
+def data_options(overrides: list[str]) -> dict[str, Any]:
+    """The keys of `DataArguments` that overrides set, for a look at a folder.
+
+    Args:
+        overrides: command-line arguments.
+
+    Raises:
+        InputError: as `parse_config`.
+    """
+    _, data, _ = parse_config(None, overrides)
+    given = {argument.removeprefix("--").split("=")[0] for argument in overrides}
+    return {name: value for name, value in vars(data).items() if name in given}
+
+
 def shared_method_options(options: dict[str, Any] | str | None) -> dict[str, Any]:
     """Of one method's options those that hold for every other, too: how the labels are learned from.
 

@@ -1,6 +1,7 @@
 """A config for a folder of images that nobody has written one for: `pos-hf init FOLDER`, `train FOLDER`."""
 
 import os
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 import yaml
 
 from pos_hf.data import DataArguments
+from pos_hf.data.checks import rare_shares
 from pos_hf.data.contents import FolderContents, describe_folder
 from pos_hf.data.loading import load_roles
 
@@ -17,18 +19,21 @@ SMALL_IMAGE = 128
 FEWEST_LABELS = 20
 """From so many on a tenth is set aside to watch the training, if there are no test images."""
 EVALUATIONS = 4
-SIZES_READ = 16
+WIDTH = 108
+MASKS_READ = 200
+"""Of the labeled images, for their sizes and for the classes' shares."""
 # passes over the unlabeled images, as in the demo and as published; then the fewest and the most steps
 SMALL = {"epochs": 20, "batch": 8, "steps": (600, 4000)}
 LARGE = {"epochs": 60, "batch": 4, "steps": (2000, 20000)}
 
 
-def propose_config(folder: Path, output_dir: str | None = None) -> str:
+def propose_config(folder: Path, output_dir: str | None = None, **known: Any) -> str:
     """Look at a folder and write down how it could be trained on.
 
     Args:
         folder: of images and masks in any layout that is recognised, or `shapes`.
         output_dir: of the run; None names it after the folder.
+        known: of `DataArguments`, what need not be found out, such as `labeled_ids`.
 
     Returns:
         YAML with a comment for every choice, the same for the same folder and machine.
@@ -36,17 +41,18 @@ def propose_config(folder: Path, output_dir: str | None = None) -> str:
     Raises:
         InputError: the folder is not understood, or nothing in it is labeled.
     """
-    contents = describe_folder(folder)
-    side = _shorter_side(contents)
+    contents = describe_folder(folder, **known)
+    side, rare = _look_at_masks(contents)
     is_small = side <= SMALL_IMAGE or not torch.cuda.is_available()
     plan = SMALL if is_small else LARGE
     name = Path(folder).resolve().name if str(folder) != "shapes" else "shapes"
     options = dict(contents.options) | {"dataset": str(folder)}
+    options.pop("selection_share", None)  # decided below
     sections = [
         _section(_found(contents, side), {}),
         _section(["Where the images are, as recognised.", *contents.assumptions], options),
         _section(*_network(is_small, side)),
-        _section(*_losses(contents)),
+        _section(*_losses(contents, rare)),
         _section(*_length(contents, plan)),
         _section(*_watching(contents, plan)),
         _section(["The run: model, scores, report."], {"output_dir": output_dir or f"runs/{name}"}),
@@ -55,7 +61,7 @@ def propose_config(folder: Path, output_dir: str | None = None) -> str:
 
 
 def _section(comments: list[str], values: dict[str, Any]) -> str:
-    lines = [f"# {line}" for line in comments]
+    lines = [f"# {line}" for comment in comments for line in textwrap.wrap(comment, WIDTH)]
     text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True) if values else ""
     return "\n".join(lines) + "\n" + text
 
@@ -92,15 +98,18 @@ def _network(is_small: bool, side: int) -> tuple[list[str], dict[str, Any]]:
     }
 
 
-def _losses(contents: FolderContents) -> tuple[list[str], dict[str, Any]]:
+def _losses(contents: FolderContents, rare: list[str]) -> tuple[list[str], dict[str, Any]]:
     if "unlabeled" not in contents.roles:
         return ["There are no unlabeled images: put some into unlabeled/, and take unimatch_v2."], {
             "method": "supervised"
         }
-    return ["How the unlabeled images are learned from, and how both gradients are balanced."], {
-        "method": "unimatch_v2",
-        "strategy": "pos",
-    }
+    why = ["How the unlabeled images are learned from, and how both gradients are balanced."]
+    options = {"method": "unimatch_v2", "strategy": "pos"}
+    if not rare:
+        return why, options
+    why += [f"{', '.join(rare)} of the labeled pixels:"]
+    why += ["logit_adjustment keeps the unlabeled images from unlearning so rare a class."]
+    return why, options | {"method_options": {"logit_adjustment": True}}
 
 
 def _length(contents: FolderContents, plan: dict[str, Any]) -> tuple[list[str], dict[str, Any]]:
@@ -108,7 +117,8 @@ def _length(contents: FolderContents, plan: dict[str, Any]) -> tuple[list[str], 
     batch = min(plan["batch"], images)
     steps = num_steps(images, plan)
     passes = steps * batch / images
-    why = [f"{steps * batch:,} unlabeled images are seen, each {passes:.3g} times: more steps score higher,"]
+    role = "unlabeled" if "unlabeled" in contents.roles else "labeled"
+    why = [f"{steps * batch:,} {role} images are seen, each {passes:.3g} times: more steps score higher,"]
     why += [f"up to a point; {plan['epochs']} times is what the recipes do with few images."]
     workers = min(4, max((os.cpu_count() or 1) - 1, 0)) if plan is LARGE else 0
     return why, {
@@ -140,7 +150,13 @@ def _watching(contents: FolderContents, plan: dict[str, Any]) -> tuple[list[str]
     return why, {"selection_share": 0.1, **evaluated, **logging}
 
 
-def _shorter_side(contents: FolderContents) -> int:
+def _look_at_masks(contents: FolderContents) -> tuple[int, list[str]]:
+    """The shorter side in the middle, and what to say of each rare class."""
     data = load_roles(DataArguments(**contents.options), needs_unlabeled=False)
-    rows = data.labeled.select(range(min(SIZES_READ, len(data.labeled))))
-    return int(np.median([min(np.asarray(row["mask"]).shape) for row in rows]))
+    masks = data.labeled.select_columns("mask").select(range(min(MASKS_READ, len(data.labeled))))
+    sides, counts = [], np.zeros(256, np.int64)
+    for row in masks:
+        mask = np.asarray(row["mask"])
+        sides.append(min(mask.shape))
+        counts += np.bincount(mask.ravel(), minlength=256)
+    return int(np.median(sides)), rare_shares(counts[: data.num_classes], data.id2label)

@@ -1,13 +1,17 @@
 """A folder in, a config out; recipes by name; what is not set aside, not suggested and not looked for."""
 
 import json
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
+from PIL import Image
 
 from pos_hf import __version__
 from pos_hf.cli.main import main
+from pos_hf.data import load_data
 from pos_hf.errors import InputError
 from pos_hf.evaluation import load_for_inference
 from pos_hf.runs.config import parse_config
@@ -48,6 +52,39 @@ def test_a_folder_like_the_demos_is_trained_as_the_demo_is(tmp_path, monkeypatch
     }
     on_the_way = {"output_dir", "logging_steps", "save_strategy", "save_steps", "save_total_limit"}
     assert differing <= on_the_way | {"logging_dir", "dataset_format", "distributed_state"}
+
+
+def with_lists(folder: Path) -> Path:
+    """Images in train/ and val/, of which lists choose; class "thin" covers 4 of 256 pixels of a mask."""
+    mask = np.zeros((16, 16), np.uint8)
+    mask[:8], mask[0, :4] = 1, 2
+    for role, count in (("train", 6), ("val", 2)):
+        for kind in ("images", "masks"):
+            (folder / role / kind).mkdir(parents=True)
+        for number in range(count):
+            Image.new("RGB", (16, 16), (number, 0, 0)).save(folder / role / "images" / f"{role}{number}.png")
+            Image.fromarray(mask).save(folder / role / "masks" / f"{role}{number}.png")
+    (folder / "id2label.json").write_text('{"0": "ground", "1": "wall", "2": "thin"}')
+    (folder / "labeled.txt").write_text("train1\ntrain4\n")
+    (folder / "unlabeled.txt").write_text("train0\ntrain2\ntrain3\n")
+    return folder
+
+
+def test_what_is_known_of_a_folder_is_said_to_init_and_a_rare_class_is_looked_after(tmp_path, capsys):
+    folder, out = with_lists(tmp_path / "photos"), tmp_path / "photos.yaml"
+    lists = ["--labeled_ids", "labeled.txt", "--unlabeled_ids", "unlabeled.txt"]
+    assert main(["init", str(folder), "--out", str(out), *lists]) == 0
+    assert "# thin covers 1.6% of the labeled pixels:" in out.read_text()
+    _, data, training = parse_config(out, ["--use_cpu"])
+    assert training.method_options == {"logit_adjustment": True}
+    roles = load_data(data, needs_unlabeled=True)
+    assert roles.labeled["id"] == ["train1", "train4"] and len(roles.unlabeled) == 3
+    assert len(roles.selection) == 2
+    for wrong in ("--max_steps", "--labelled_ids"):
+        assert main(["init", str(folder), "--out", str(tmp_path / "other.yaml"), wrong, "3"]) == 2
+    errors = capsys.readouterr().err
+    assert "--max_steps is no key of the data" in errors and "did you mean '--labeled_ids'?" in errors
+    assert not (tmp_path / "other.yaml").exists()
 
 
 def test_a_folder_trains_without_a_config_and_keeps_what_was_chosen(folder, capsys):
