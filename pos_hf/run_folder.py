@@ -25,7 +25,9 @@ PROPOSAL_FILE = "proposed.yaml"  # the config of `pos-hf train FOLDER`
 EXAMPLES, WORST, PSEUDO_LABELS = "examples", "worst", "pseudo_labels"
 """Folders of pictures."""
 STUDENT_FOLDER = "student"  # beside the exported teacher
+ADAPTER_FOLDER = "adapter"  # what LoRA trained, in PEFT's files
 OUTPUTS = (
+    ADAPTER_FOLDER,
     CARD_FILE,
     "config.json",
     CONFLICT_FILE,

@@ -101,3 +101,13 @@ def test_the_gpu_check_knows_its_numbers_and_goes_on_where_it_stopped(monkeypatc
     printed = capsys.readouterr().out
     assert "| views | ok |" in printed and "| fp16 | not measured |" in printed
     assert "| resume | FAILED" in printed
+
+
+def test_training_a_part_needs_less_than_training_all():
+    import lora
+
+    small = ["--crop", "32", "--batch", "2", "--rounds", "1", "--steps", "3", "--rank", "2"]
+    result = lora.run(lora.parse(["--model", "dinov2_tiny", *small]))
+    full, adapted, frozen = (result["sides"][side] for side in lora.SIDES)
+    for number in ("trained", "resident_MB", "step_MB"):
+        assert full[number] > adapted[number] > frozen[number] > 0

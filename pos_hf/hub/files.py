@@ -18,7 +18,7 @@ from transformers.utils import (
 from pos_hf.errors import InputError, first_sentence
 from pos_hf.files import damaged, read_json
 from pos_hf.model_folders import check_model_folder, code_files, require_inside, weight_files
-from pos_hf.run_folder import CARD_FILE, SCORES_FILE, STUDENT_FOLDER
+from pos_hf.run_folder import ADAPTER_FOLDER, CARD_FILE, SCORES_FILE, STUDENT_FOLDER
 
 Files = dict[str, Path | bytes]
 """Path in the repository -> the local file, or the content itself where it differs from the local file."""
@@ -42,6 +42,8 @@ def run_files(folder: Path, card: str, evaluation_results: str | None = None) ->
     if (folder / STUDENT_FOLDER).is_dir():
         files |= model_files(folder / STUDENT_FOLDER, f"{STUDENT_FOLDER}/")
         check_model_folder(folder, STUDENT_FOLDER)
+    adapter = (f"{ADAPTER_FOLDER}/{name}" for name in ("adapter_config.json", "adapter_model.safetensors"))
+    files |= {name: folder / name for name in adapter if (folder / name).is_file()}
     if (folder / SCORES_FILE).is_file():
         files[SCORES_FILE] = folder / SCORES_FILE
     if evaluation_results is not None:

@@ -10,6 +10,7 @@ from pos_hf.data import DataArguments, PairedDataset, SegmentationData, load_dat
 from pos_hf.errors import InputError
 from pos_hf.methods import Method, StudentPair
 from pos_hf.models import PRESETS, build_model, default_image_processor
+from pos_hf.models.adapters import add_lora
 from pos_hf.models.freezing import freeze_backbone
 from pos_hf.models.presets import check_name
 from pos_hf.models.processors import inherited_image_processor
@@ -137,7 +138,7 @@ def build_student(model_args: ModelArguments, data: SegmentationData) -> PreTrai
         The model, in training mode.
 
     Raises:
-        InputError: the model cannot be made, or its backbone not be frozen.
+        InputError: the model cannot be made, or its backbone not be frozen or adapted.
     """
     model = build_model(
         model_args.model,
@@ -147,10 +148,14 @@ def build_student(model_args: ModelArguments, data: SegmentationData) -> PreTrai
         trust_remote_code=model_args.trust_remote_code,
         **{"palette": data.palette, **cast(dict[str, Any], model_args.model_options)},
     )
+    adapts = model_args.freeze_backbone or model_args.peft is not None
+    if adapts and model_args.model in PRESETS and model_args.backbone_weights is None:
+        raise InputError(
+            f"the backbone would keep the random weights of {model_args.model}: set backbone_weights, or "
+            "leave out freeze_backbone and peft"
+        )
     if model_args.freeze_backbone:
-        if model_args.model in PRESETS and model_args.backbone_weights is None:
-            raise InputError(
-                f"freeze_backbone would keep the random weights of {model_args.model}: set backbone_weights"
-            )
         freeze_backbone(model)
+    if model_args.peft is not None:
+        add_lora(model, json_options("peft", model_args.peft))
     return model

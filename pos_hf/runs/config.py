@@ -40,9 +40,18 @@ class ModelArguments:
         default=False, metadata={"help": "Train only what is not the backbone, which stays as it was given."}
     )
 
+    peft: dict[str, Any] | str | None = field(
+        default=None,
+        metadata={"help": 'Train LoRA adapters in the backbone, arguments of LoraConfig as JSON: {"r": 8}.'},
+    )
+
     def __post_init__(self) -> None:
         check_group(self, {})
         self.model_options = json_options("model_options", self.model_options)
+        if self.peft is not None:
+            self.peft = json_options("peft", self.peft)
+            if self.freeze_backbone:
+                raise InputError("peft freezes the backbone's own weights already: leave out freeze_backbone")
 
 
 MAX_BYTES, MAX_VALUES, MAX_DEPTH = 1 << 20, 100_000, 50

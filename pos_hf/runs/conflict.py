@@ -19,6 +19,7 @@ from pos_hf.balancing.conflict import Estimate, estimate_conflict, gram_matrix
 from pos_hf.data import DataArguments, collate
 from pos_hf.errors import InputError
 from pos_hf.files import read_json
+from pos_hf.models.adapters import has_adapters
 from pos_hf.run_folder import RUN_FILE, STATE_FILE, STUDENT_FOLDER
 from pos_hf.runs.build import load_images, make_trainer
 from pos_hf.runs.config import ModelArguments
@@ -103,6 +104,11 @@ def check_weights(trainer: POSTrainer, folder: Path) -> None:
         raise InputError(
             f"the export of '{run}' lacks the state of method {trainer.args.method!r}: name one of its "
             f"checkpoints ({', '.join(known) or 'it has none: train with save_strategy'})"
+        )
+    elif has_adapters(trainer.model):
+        raise InputError(
+            f"the export of '{run}' has its adapters merged: name one of its checkpoints "
+            f"({', '.join(known) or 'it has none: train with save_strategy'})"
         )
     elif not (run / STATE_FILE).is_file():
         raise InputError(f"'{run}' is not finished: name one of its checkpoints ({', '.join(known)})")

@@ -31,7 +31,11 @@ def show_start(
     images = ", ".join(
         f"{len(rows):,} {role}" + carved * (role == "selection") for role, rows in counts.items()
     )
-    parameters = trainer.exported_model.num_parameters()
+    parameters, trained = (
+        sum(p.numel() for p in trainer.deployed["student"].parameters() if p.requires_grad or frozen_too)
+        for frozen_too in (True, False)
+    )
+    part = f", {trained / 1e6:.1f} million trained" if trained < parameters else ""
     precision = "bf16" if args.bf16 else "fp16" if args.fp16 else "fp32"
     images_a_step = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
     pair = "" if len(trainer.method.objectives) == 1 else f" + {trainer.facts['strategy']}"
@@ -40,7 +44,7 @@ def show_start(
         {
             "data": f"{data.name}: {images} images",
             "classes": _listed(list(data.id2label.values())),
-            "model": f"{model_args.model}, {parameters / 1e6:.1f} million parameters",
+            "model": f"{model_args.model}, {parameters / 1e6:.1f} million parameters{part}",
             "method": f"{args.method}{pair}",
             "on": f"{args.device.type}, {precision}{processes}",
             "steps": f"{num_steps(trainer):,} of {images_a_step} images at {data_args.crop_size} pixels",

@@ -18,6 +18,7 @@ from pos_hf.files import written_aside
 from pos_hf.hub import write_model_card
 from pos_hf.locks import check_held, locked
 from pos_hf.models import PRESETS
+from pos_hf.models.adapters import merged
 from pos_hf.reporting import worst_images, write_examples
 from pos_hf.run_folder import EXAMPLES, OUTPUTS, REPORT_FILE, RUN_FILE, WORST
 from pos_hf.runs.build import load_images, make_trainer
@@ -173,6 +174,7 @@ def identity_of_inputs(
         **({"model": model_args.model} if model_args.model in PRESETS else {}),
         "model_options": model_args.model_options,
         "freeze_backbone": model_args.freeze_backbone,
+        "peft": model_args.peft,
         "split_hash": facts["split_hash"],
         **{name: getattr(data_args, name) for name in VIEWS},
     }
@@ -186,7 +188,7 @@ def finish_folder(trainer: POSTrainer, data: SegmentationData, facts: dict[str, 
         data: its roles.
         facts: of the training, for the protocol.
     """
-    args, model = trainer.args, trainer.exported_model
+    args, model = trainer.args, merged(trainer.exported_model)  # as it was exported
     folder, inference = Path(args.output_dir), args.get_inference()
     role = "selection" if data.test is None else "test"
     if role not in data.masked_roles:

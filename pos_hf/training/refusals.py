@@ -8,6 +8,7 @@ from transformers.trainer_utils import SaveStrategy
 
 from pos_hf.errors import InputError
 from pos_hf.methods import Method, StudentPair
+from pos_hf.models.adapters import has_adapters
 
 from .arguments import POSConfig
 
@@ -46,10 +47,12 @@ def refuse_what_has_no_meaning(
         if arguments.get(name) is not None:
             raise InputError(f"{name} {remedy}")
     for student in [model.first, model.second] if isinstance(model, StudentPair) else [model]:
-        if hasattr(student, "peft_config") or getattr(student, "_hf_peft_config_loaded", False):
+        # both save their adapters alone, where a checkpoint holds the whole student
+        is_wrapped = has_adapters(student) and not isinstance(student, PreTrainedModel)
+        if is_wrapped or getattr(student, "_hf_peft_config_loaded", False):
             raise InputError(
-                "PEFT's adapters are not supported, a run could be neither resumed nor evaluated: pass a "
-                "whole model, or freeze its backbone with requires_grad_(False)"
+                "a PeftModel, or a model after add_adapter, could be neither resumed nor evaluated: pass the "
+                "base model after pos_hf.models.adapters.add_lora(model, {'r': 8})"
             )
         if not isinstance(student, PreTrainedModel):
             raise InputError(

@@ -14,11 +14,13 @@ from transformers import BaseImageProcessor, PreTrainedModel, Trainer
 from transformers.trainer_utils import PredictionOutput
 
 from pos_hf.data import PairedDataset
+from pos_hf.errors import InputError
 from pos_hf.evaluation import Evaluation, predict_images
 from pos_hf.files import write_manifest, written_aside
 from pos_hf.hub import hub_errors
 from pos_hf.methods import Method, StudentPair
-from pos_hf.run_folder import STATE_FILE, STUDENT_FOLDER
+from pos_hf.models.adapters import has_adapters, merged, save_adapter
+from pos_hf.run_folder import ADAPTER_FOLDER, STATE_FILE, STUDENT_FOLDER
 
 from .arguments import POSConfig
 from .engines import refuse_inexact_engine, synchronise_batch_norm
@@ -78,6 +80,10 @@ class TeacherStudentTrainer(Trainer):
             **kwargs,
         )
         refuse_inexact_engine(self.accelerator, args)
+        if self.is_fsdp_enabled and any(map(has_adapters, model.modules())):
+            raise InputError(
+                "adapters cannot be merged from FSDP's shards: train them under DDP, which is enough"
+            )
         self.method.to(args.device)
         self.teacher = EMATeacher(self.model, args.teacher_decay) if self.method.uses_teacher else None
         self.pictures = EvaluationPictures(self.callback_handler)
@@ -160,6 +166,8 @@ class TeacherStudentTrainer(Trainer):
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Export the trained model: the teacher where there is one, with the student in `student/` beside it.
 
+        Adapters are merged into both; those of the trained model are in `adapter/`, too, in PEFT's files.
+
         Inside a checkpoint (`_internal_call`) the root stays the student, which the Trainer resumes from.
         """
         if _internal_call:
@@ -168,10 +176,12 @@ class TeacherStudentTrainer(Trainer):
         folder = Path(output_dir or self.args.output_dir)
         # the process that writes has the folder aside for itself; the others take part in gathering weights
         with written_aside(folder) if self.args.should_save else contextlib.nullcontext(folder) as aside:
-            self._export(self.exported_model, aside)
+            self._export(merged(self.exported_model), aside)
             if self.teacher:
-                self._export(self.deployed["student"], aside / STUDENT_FOLDER)
+                self._export(merged(self.deployed["student"]), aside / STUDENT_FOLDER)
             if self.args.should_save:
+                if has_adapters(self.exported_model):
+                    save_adapter(self.exported_model, aside / ADAPTER_FOLDER)
                 write_manifest(aside)
 
     def _export(self, model: PreTrainedModel, folder: Path) -> None:

@@ -22,7 +22,11 @@ class Plain(nn.Module):
         return SemanticSegmenterOutput(logits=pixel_values)
 
 
-class WithAdapters(TinySegmenter):
+class WithAdapter(TinySegmenter):
+    _hf_peft_config_loaded = True
+
+
+class Wrapped(Plain):
     peft_config = {"default": "LoraConfig"}  # noqa: RUF012
 
 
@@ -35,7 +39,8 @@ class WithAdapters(TinySegmenter):
         ({"model_init": tiny_model}, "model_init .* pass the model itself"),
         ({"processing_class": None}, "processing_class is missing: .*default_image_processor"),
         ({"model": Plain()}, "the model is a Plain, .* PreTrainedModel"),
-        ({"model": WithAdapters(tiny_model().config)}, "PEFT's adapters are not supported"),
+        ({"model": WithAdapter(tiny_model().config)}, "a model after add_adapter, .*add_lora"),
+        ({"model": Wrapped()}, "a PeftModel, .*pos_hf.models.adapters.add_lora"),
         (
             {"eval_dataset": {"a": 1}, "save_strategy": "best", "eval_strategy": "epoch"},
             "pass one as eval_dataset",
