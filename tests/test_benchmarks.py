@@ -107,6 +107,7 @@ def test_training_a_part_needs_less_than_training_all():
     import lora
 
     small = ["--crop", "32", "--batch", "2", "--rounds", "1", "--steps", "3", "--rank", "2"]
+    small += ["--picture", "64", "48"]
     result = lora.run(lora.parse(["--model", "dinov2_tiny", *small]))
     full, adapted, frozen = (result["sides"][side] for side in lora.SIDES)
     for number in ("trained", "resident_MB", "step_MB"):

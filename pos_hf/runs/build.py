@@ -157,5 +157,5 @@ def build_student(model_args: ModelArguments, data: SegmentationData) -> PreTrai
     if model_args.freeze_backbone:
         freeze_backbone(model)
     if model_args.peft is not None:
-        add_lora(model, json_options("peft", model_args.peft))
+        add_lora(model, cast(dict[str, Any], model_args.peft))
     return model

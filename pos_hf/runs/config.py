@@ -35,11 +35,9 @@ class ModelArguments:
     model_options: dict[str, Any] | str | None = field(
         default=None, metadata={"help": "Entries of the model's configuration to replace, as JSON."}
     )
-
     freeze_backbone: bool = field(
         default=False, metadata={"help": "Train only what is not the backbone, which stays as it was given."}
     )
-
     peft: dict[str, Any] | str | None = field(
         default=None,
         metadata={"help": 'Train LoRA adapters in the backbone, arguments of LoraConfig as JSON: {"r": 8}.'},

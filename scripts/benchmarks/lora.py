@@ -60,6 +60,7 @@ def parse(arguments=None):
     parser.add_argument("--crop", type=int, help="side of the crop in pixels (default: the published one)")
     parser.add_argument("--batch", type=int, help="labeled images a step, and as many unlabeled")
     parser.add_argument("--threads", type=int, help="of PyTorch, on a CPU")
+    parser.add_argument("--picture", type=int, nargs=2, default=(500, 375), help="width and height on disk")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=5, help="of a side in a round")
     return parser.parse_args(arguments)
@@ -96,23 +97,19 @@ def run(args):
     args.crop, args.batch = args.crop or workload.crop, args.batch or workload.batch
     counts, times = {}, {side: {"wall": [], "cpu": []} for side in SIDES}
     with tempfile.TemporaryDirectory() as folder:
-        pictures = draw_pictures(folder, 16 * [(500, 375)])
+        pictures = draw_pictures(folder, 16 * [args.picture])
         for _ in range(args.rounds):
             for side in SIDES:
                 counts[side], steps = train_side(side, args, workload, pictures, device)
                 times[side]["wall"].append(statistics.median(steps.wall))
                 times[side]["cpu"].append(statistics.median(steps.cpu))
-    ratios = {
-        f"{side} over full, {clock}": [
-            round(part / whole, 3)
-            for part, whole in zip(times[side][clock], times["full"][clock], strict=True)
-        ]
-        for side in SIDES[1:]
-        for clock in ("wall", "cpu")
-    }
-    name = (
-        torch.cuda.get_device_name() if device.type == "cuda" else f"cpu, {torch.get_num_threads()} threads"
-    )
+    ratios = {}
+    for side in SIDES[1:]:
+        for clock in ("wall", "cpu"):
+            rounds = zip(times[side][clock], times["full"][clock], strict=True)
+            ratios[f"{side} over full, {clock}"] = [round(part / whole, 3) for part, whole in rounds]
+    threads = torch.get_num_threads()
+    name = torch.cuda.get_device_name() if device.type == "cuda" else f"cpu, {threads} threads"
     return {"device": name, "arguments": vars(args), "sides": counts, "times": times, "ratios": ratios}
 
 
@@ -120,8 +117,8 @@ def main():
     result = run(parse())
     for side, numbers in result["sides"].items():
         print(
-            f"{side:<7} {numbers['trained'] / 1e6:6.2f} M trained, {numbers['resident_MB']:8.1f} MB of weights, "
-            f"teacher and optimizer, {numbers['step_MB']:8.1f} MB more at a step's peak"
+            f"{side:<7} {numbers['trained'] / 1e6:6.2f} M trained, {numbers['resident_MB']:8.1f} MB held, "
+            f"{numbers['step_MB']:8.1f} MB more at a step's peak"
         )
     for name, rounds in result["ratios"].items():
         print(f"{name:<24} {statistics.median(rounds):.3f}  ({min(rounds):.3f}-{max(rounds):.3f})")
