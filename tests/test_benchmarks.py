@@ -57,6 +57,15 @@ def test_processes_and_one_report_the_same_of_a_dataset(monkeypatch, capsys):
     assert check_data.main()["processor_time"] > 0  # it compares the reports itself
 
 
+def test_the_cache_is_compared_with_decoding(monkeypatch, capsys):
+    import image_cache
+
+    small = ["--images", "1", "--size", "160", "120", "--crop", "32", "--rounds", "1"]
+    monkeypatch.setattr(sys, "argv", ["image_cache.py", *small])
+    result = image_cache.main()  # it compares the views itself
+    assert result["device_views"]["ratios"][0] > 0
+
+
 def test_the_simulation_waits_for_nothing_on_one_gpu_and_for_bytes_on_many():
     import scaling
 

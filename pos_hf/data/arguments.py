@@ -39,6 +39,7 @@ PATHS = (
     "test_masks",
     "test_ids",
     "id2label",
+    "image_cache",
 )
 
 
@@ -46,7 +47,8 @@ PATHS = (
 class DataArguments:
     """Where images and masks come from, which of them are labeled, and how they are cut.
 
-    Paths are relative to `dataset` unless absolute. Sizes left at None mean "all there are".
+    Paths but `image_cache` are relative to `dataset` unless absolute. Sizes left at None mean "all there
+    are".
     """
 
     dataset: str = field(
@@ -267,6 +269,13 @@ class DataArguments:
         default=0,
         metadata={
             "help": "Draw a labeled crop anew up to this often when it misses its image's rare classes."
+        },
+    )
+    image_cache: str | None = field(
+        default=None,
+        metadata={
+            "help": "Folder where decoded images and masks are kept, so that later epochs and runs need not "
+            "decode them: the same pixels, 3 bytes each. In /dev/shm it is memory."
         },
     )
     on_bad_sample: Literal["stop", "skip"] = field(

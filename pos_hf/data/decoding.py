@@ -1,7 +1,7 @@
 """From a stored picture to what the package sees: uint8 images and one-channel masks. No augmentation."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,9 @@ from PIL import ImageColor
 from pos_hf.data.arguments import DataArguments
 from pos_hf.data.drawing import draw, is_drawing
 from pos_hf.data.files import ARRAYS, Stored, read_mask_array, read_picture
+from pos_hf.data.image_cache import kept
 from pos_hf.data.images import DEEP_MODES, RGB, count_channels, read_image
+from pos_hf.data.rasters import raster_layout
 from pos_hf.errors import FileInputError, InputError
 from pos_hf.values import IGNORE_INDEX
 
@@ -39,6 +41,7 @@ class RowDecoder:
         image_range: Values of deep (16-bit or float) images that become 0 and 255.
         num_classes: Ids from here on are refused, but 255; None takes any.
         num_channels: Channels that every image must have, 3 for pictures; None takes any.
+        cache: Folder where decoded pictures are kept; None keeps none.
     """
 
     mask_values: tuple[tuple[int, int], ...] = ()
@@ -50,6 +53,7 @@ class RowDecoder:
     image_range: tuple[float, float] | None = None
     num_classes: int | None = None
     num_channels: int | None = None
+    cache: Path | None = field(default=None, repr=False)  # the others' repr names a kept picture
 
     @classmethod
     def from_arguments(cls, args: DataArguments) -> "RowDecoder":
@@ -61,6 +65,7 @@ class RowDecoder:
             mask_threshold=args.mask_threshold,
             bands=tuple(args.bands or ()),
             image_range=None if args.image_range is None else (args.image_range[0], args.image_range[1]),
+            cache=None if args.image_cache is None else Path(args.image_cache),
         )
 
     def __call__(self, batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
@@ -72,10 +77,10 @@ class RowDecoder:
         """
         decoded = dict(batch)
         if "image" in batch:
-            read = [self.image_and_gaps(stored) for stored in batch["image"]]
+            read = [self._kept_image_and_gaps(stored) for stored in batch["image"]]
             decoded["image"], gaps = [image for image, _ in read], [gaps for _, gaps in read]
         if "mask" in batch:
-            decoded["mask"] = [self.mask(stored) for stored in batch["mask"]]
+            decoded["mask"] = [self._kept_mask(stored) for stored in batch["mask"]]
         for index, mask in enumerate(decoded.get("mask", [])):
             name = mask_name({column: batch[column][index] for column in batch})
             if "image" in decoded:
@@ -106,6 +111,18 @@ class RowDecoder:
         gaps = np.asarray(np.ma.getmaskarray(values).all(-1)) if np.ma.is_masked(values) else None
         pixels = self._to_bytes(values, name)
         return PILImage.fromarray(pixels) if pixels.shape[2] == len(RGB) else pixels, gaps
+
+    def _kept_image_and_gaps(self, stored: Stored) -> tuple[PILImage.Image | np.ndarray, np.ndarray | None]:
+        if self.cache is None or raster_layout(stored):  # whose gaps would be lost
+            return self.image_and_gaps(stored)
+        return kept(self.cache, stored, f"image {self}", lambda: self.image(stored)), None
+
+    def _kept_mask(self, stored: Stored) -> PILImage.Image:
+        if self.cache is None:
+            return self.mask(stored)
+        mask = kept(self.cache, stored, f"mask {self}", lambda: self.mask(stored))
+        assert isinstance(mask, PILImage.Image)
+        return mask
 
     def count_channels(self, stored: Stored) -> int:
         """Channels of an image as it is decoded; nothing is, here.

@@ -13,6 +13,7 @@ from pos_hf.data.folders import load_folders, require_folder
 from pos_hf.data.formats import FORMATS
 from pos_hf.data.formats.base import load_annotations
 from pos_hf.data.hub import load_huggingface
+from pos_hf.data.image_cache import require_room
 from pos_hf.data.recognition import resolve
 from pos_hf.data.segmentation_data import SegmentationData
 from pos_hf.data.shapes import load_shapes
@@ -32,6 +33,9 @@ def load_data(args: DataArguments, needs_unlabeled: bool = True) -> Segmentation
         InputError: The data cannot be trained on as it is.
     """
     data = load_roles(args, needs_unlabeled)
+    if args.image_cache is not None:
+        kept = require_room(data, Path(args.image_cache))
+        data = dataclasses.replace(data, assumptions=(*data.assumptions, kept))
     validate(data, skip_unreadable=args.on_bad_sample == "skip")
     return data
 

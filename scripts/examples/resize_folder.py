@@ -26,6 +26,7 @@ def main(source: Path, target: Path, width: int, height: int) -> None:
             continue
         nearest = "masks" in file.relative_to(source).parts
         with Image.open(file) as picture:
+            picture.draft("RGB", (2 * width, 2 * height))  # a large JPEG is decoded no finer than needed
             resized = picture.resize(
                 (width, height), Image.Resampling.NEAREST if nearest else Image.Resampling.BICUBIC
             )
