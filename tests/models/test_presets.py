@@ -6,6 +6,7 @@ from transformers import (
     AutoBackbone,
     AutoConfig,
     AutoModelForSemanticSegmentation,
+    DINOv3ViTModel,
     ResNetForImageClassification,
     SegformerConfig,
     SegformerForSemanticSegmentation,
@@ -59,6 +60,51 @@ def test_deeplab_models_have_the_published_counts(preset, classes, backbone, tot
     assert round(millions(model), 3) == total
     assert backbone is None or round(millions(model.backbone), 3) == backbone
     assert sum(isinstance(module, torch.nn.BatchNorm2d) for module in model.modules()) == batch_norms
+
+
+@pytest.mark.parametrize(
+    ("preset", "width", "backbone", "levels"),
+    [
+        # counts of timm's vit_*_patch16_dinov3, without the mask token and the biases of queries and values
+        ("dinov3_dpt_small", 384, 21.59, (7, 9, 10, 12)),
+        ("dinov3_dpt_base", 768, 85.64, (7, 9, 10, 12)),
+        ("dinov3_dpt_large", 1024, 303.08, (15, 18, 21, 24)),
+    ],
+)
+def test_dinov3_has_the_published_counts_and_deep_levels(preset, width, backbone, levels):
+    model = on_meta(preset, 21)
+    biases = 2 * levels[-1] * width / 1e6
+    assert round(millions(model.backbone) - biases, 2) == backbone
+    assert tuple(model.backbone.config.out_indices) == levels
+    with torch.device("meta"):
+        maps = model.eval().backbone(torch.empty(1, 3, 592, 592)).feature_maps
+        logits = model(torch.empty(1, 3, 592, 592)).logits
+    assert {features.shape[-1] for features in maps} == {37}  # as DINOv2 has at 518 pixels
+    assert logits.shape == (1, 21, 592, 592)
+
+
+SHRUNK = {"hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2, "num_hidden_layers": 8}
+
+
+def test_dinov3s_published_weights_fill_its_preset_at_tiny_size(tmp_path):
+    preset = PRESETS["dinov3_dpt_small"]
+    backbone = preset["backbone_config"] | SHRUNK | {"out_indices": [5, 6, 7, 8]}
+    config = AutoConfig.for_model(**backbone)
+    source = DINOv3ViTModel(config).eval()  # the class of the published weights
+    source.save_pretrained(tmp_path)
+    head = {"neck_hidden_sizes": [4, 4, 8, 8], "fusion_hidden_size": 8}
+    options = {"backbone_weights": str(tmp_path), "backbone_config": backbone, **head}
+    model = build_model("dinov3_dpt_small", ID2LABEL, **options).eval()
+    images = torch.randn(1, 3, 48, 64)
+    with torch.no_grad():
+        last = model.backbone(images).feature_maps[-1]
+        tokens = source(images).last_hidden_state[:, 1 + 4 :]
+        torch.testing.assert_close(last.flatten(2).transpose(1, 2), tokens)
+    assert model.backbone.embeddings.mask_token is None
+    assert model(images).logits.shape == (1, 3, 48, 64)
+    model.train()(images).logits.sum().backward()
+    unused = {name for name, parameter in model.named_parameters() if parameter.grad is None}
+    assert unused == set()
 
 
 def test_giant_has_dinov2s_size():
