@@ -34,7 +34,6 @@ def main(argv: list[str]) -> int:
         from pos_hf.data import DataArguments
         from pos_hf.data.checks import check_data
         from pos_hf.data.splits import write_split
-        from pos_hf.methods import PseudoLabelMethod
         from pos_hf.reporting.data_page import write_data_page
         from pos_hf.runs.config import parse_config
 
@@ -42,7 +41,7 @@ def main(argv: list[str]) -> int:
         _, data_args, training = parse_config(args.config, overrides)
         method = training.get_method()
         needs_unlabeled = "unsupervised" in method.objectives
-        adjusts_rare_classes = isinstance(method, PseudoLabelMethod) and method.adjustment is not None
+        adjusts_rare_classes = method.adjusts_rare_classes
     elif overrides:
         raise InputError(f"{overrides[0]} needs a config file to override; {args.config} is none")
     else:

@@ -84,7 +84,11 @@ def pseudo_label_quality(counts: Tensor, id2label: dict[int, str]) -> dict:
 
 
 def logged_quality(
-    quality: dict[str, Any], class_iou: dict[str, float], log_history: Sequence[dict[str, Any]], prefix: str
+    quality: dict[str, Any],
+    class_iou: dict[str, float],
+    log_history: Sequence[dict[str, Any]],
+    prefix: str,
+    adjusts_rare_classes: bool = False,
 ) -> dict[str, float]:
     """What an evaluation logs about the pseudo-labels; the main process warns when they have become worse.
 
@@ -93,6 +97,7 @@ def logged_quality(
         class_iou: IoU of each label at this evaluation, NaN for an absent one.
         log_history: The Trainer's log before this evaluation.
         prefix: First part of every key.
+        adjusts_rare_classes: Of the method; a class without a pseudo-label loses nothing then.
 
     Returns:
         `<prefix>_pseudo_label_precision`, `_coverage`, `_alarm` (the number of alarms), and the first two for
@@ -106,7 +111,9 @@ def logged_quality(
     class_precision = quality["per_category_precision"]
     alarms = [
         collapse_alarm(*(with_history(key, value) for key, value in values.items())),
-        starvation_alarm(
+        None
+        if adjusts_rare_classes
+        else starvation_alarm(
             {
                 label: with_history(f"{prefix}_pseudo_label_precision_{label}", value)
                 for label, value in class_precision.items()
@@ -114,7 +121,8 @@ def logged_quality(
             }
         ),
         unlearning_alarm(
-            {label: with_history(f"{prefix}_iou_{label}", iou) for label, iou in class_iou.items()}
+            {label: with_history(f"{prefix}_iou_{label}", iou) for label, iou in class_iou.items()},
+            adjusts_rare_classes,
         ),
     ]
     for alarm in filter(None, alarms):
@@ -150,11 +158,12 @@ def starvation_alarm(precisions: Mapping[str, Sequence[float]]) -> str | None:
     )
 
 
-def unlearning_alarm(ious: Mapping[str, Sequence[float]]) -> str | None:
+def unlearning_alarm(ious: Mapping[str, Sequence[float]], adjusts_rare_classes: bool = False) -> str | None:
     """Name the classes that training has unlearned.
 
     Args:
         ious: IoU of each class at each evaluation so far, NaN where it was absent.
+        adjusts_rare_classes: Of the method, which need not be told to.
 
     Returns:
         A sentence for the log, or None.
@@ -166,9 +175,11 @@ def unlearning_alarm(ious: Mapping[str, Sequence[float]]) -> str | None:
             unlearned.append(f"{label} ({100 * values[-1]:.0f} after {100 * best:.0f} %)")
     if not unlearned:
         return None
+    adjust = "" if adjusts_rare_classes else "set `logit_adjustment: true` in method_options, or "
+    remedy = f"{adjust}compare with `--method supervised`."
     return (
-        f"The IoU of {', '.join(unlearned)} has fallen: pseudo-labels may be taking these classes away. Set "
-        "`logit_adjustment: true` in method_options, or compare with `--method supervised`."
+        f"The IoU of {', '.join(unlearned)} has fallen: pseudo-labels may be taking these classes away. "
+        f"{remedy[0].upper()}{remedy[1:]}"
     )
 
 

@@ -58,6 +58,8 @@ class Method(nn.Module, ABC):
     """2: the student is a `StudentPair`."""
     needs_held_out: bool = False
     """The trainer shows `observe_held_out` the evaluation's images, which training must not learn from."""
+    adjusts_rare_classes: bool = False
+    """L_u does not unlearn a class of which no pixel is confident."""
     progress: float = 0.0
     """Share of the optimizer steps done; the trainer sets it before each step (ramps, percentiles)."""
 

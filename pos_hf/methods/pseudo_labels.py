@@ -78,6 +78,7 @@ class PseudoLabelMethod(Method):
         self.needs_held_out = self.rule.needs_held_out
         self.alignment = DistributionAlignment() if distribution_alignment else None
         self.adjustment = LogitAdjustment() if logit_adjustment else None
+        self.adjusts_rare_classes = logit_adjustment
 
     def require_length(self, num_steps: int) -> None:
         """Refuse a run whose rule would keep nearly every pixel for more than a fifth of its steps."""

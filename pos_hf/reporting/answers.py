@@ -12,6 +12,8 @@ IMPRECISE = 0.5
 """Share of right pseudo-labels of a class below which labels of it help most."""
 RARELY_KEPT = 0.02
 """Share of kept pixels, of a class or of all, below which unlabeled images teach nothing."""
+ADJUSTS = "training.method_options.logit_adjustment"
+"""Key of a run's settings."""
 STILL_RISES = 0.01
 """mIoU between the last two evaluations."""
 
@@ -89,9 +91,10 @@ def _next(run: Run) -> list[str]:
         shares = ", ".join(f"{name} ({100 * precision[name]:.0f} % right)" for name in wrong[:NAMED])
         said.append(f"Label more images of the classes whose pseudo-labels are mostly wrong: {shares}.")
     if never:
+        adjust = "" if run.settings.get(ADJUSTS) else ", or set logit_adjustment"
         said.append(
             f"Hardly a pixel of {', '.join(never[:NAMED])} is confident enough to be learned from: label "
-            "more of it, lower the threshold (method_options), or set logit_adjustment."
+            f"more of it, lower the threshold (method_options){adjust}."
         )
     kept = run.series("kept_share")[1]
     if len(kept) and kept[-1] < RARELY_KEPT:

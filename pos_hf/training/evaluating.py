@@ -99,13 +99,18 @@ def show_held_out(
 
 
 def logged_scores(
-    student: Evaluation, exported: Evaluation, log_history: Sequence[dict[str, Any]], prefix: str
+    student: Evaluation,
+    exported: Evaluation,
+    method: Method,
+    log_history: Sequence[dict[str, Any]],
+    prefix: str,
 ) -> dict[str, float]:
     """What an evaluation logs.
 
     Args:
         student: of the student.
         exported: of the model that training is for; may be the same.
+        method: that trains them.
         log_history: the Trainer's log before this evaluation.
         prefix: first part of every key.
 
@@ -119,5 +124,6 @@ def logged_scores(
     for label, iou in scores["per_category_iou"].items():
         metrics[f"{prefix}_iou_{label}"] = iou
     if "pseudo_labels" in scores:
-        metrics |= logged_quality(scores["pseudo_labels"], scores["per_category_iou"], log_history, prefix)
+        quality = scores["pseudo_labels"], scores["per_category_iou"]
+        metrics |= logged_quality(*quality, log_history, prefix, method.adjusts_rare_classes)
     return metrics

@@ -113,7 +113,7 @@ class TeacherStudentTrainer(Trainer):
             return {name: value for metrics in parts for name, value in metrics.items()}
         with self.as_loaded():
             student, exported = self._scored(rows, range(min(NUM_IMAGES, len(rows)) * self.is_in_train))
-            metrics = logged_scores(student, exported, self.state.log_history, metric_key_prefix)
+            metrics = logged_scores(student, exported, self.method, self.state.log_history, metric_key_prefix)
             self.log(metrics)
             self.pictures.draw(rows, exported, self.exported_model)
             if self.is_in_train and self.method.needs_held_out:
@@ -137,7 +137,7 @@ class TeacherStudentTrainer(Trainer):
                 found = predict_images(self.exported_model, images, self.processing_class, inference)
                 return PredictionOutput(tuple(found), None, {})  # type: ignore[arg-type]
             student, exported = self._scored(test_dataset, range(len(test_dataset)))
-        metrics = logged_scores(student, exported, self.state.log_history, metric_key_prefix)
+        metrics = logged_scores(student, exported, self.method, self.state.log_history, metric_key_prefix)
         maps = tuple(exported.predictions[i].labels for i in range(len(test_dataset)))
         masks = tuple(np.asarray(row["mask"], np.uint8) for row in test_dataset)
         return PredictionOutput(maps, masks, metrics)  # type: ignore[arg-type]

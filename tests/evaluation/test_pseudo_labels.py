@@ -110,6 +110,20 @@ def test_a_class_without_pseudo_labels_is_named_after_three_evaluations(caplog) 
         assert ("No pixel was kept as pole at the last 3" in caplog.text) == (evaluation == 3)
 
 
+def test_a_method_that_adjusts_for_rare_classes_is_not_told_to(caplog) -> None:
+    PartialState(cpu=True)
+    history: list[dict] = []
+    for iou in (0.3, 0.2, 0.05):
+        quality = {"precision": 0.9, "coverage": 0.5}
+        quality |= {"per_category_precision": {"road": 0.9, "pole": math.nan}}
+        quality |= {"per_category_coverage": {"road": 0.6, "pole": 0.0}}
+        with caplog.at_level(logging.WARNING):
+            logged = logged_quality(quality, {"road": 0.9, "pole": iou}, history, "eval", True)
+        history.append(logged | {"eval_iou_pole": iou})
+    assert [entry["eval_pseudo_label_alarm"] for entry in history] == [0, 0, 1]
+    assert "pole (5 after 30 %)" in caplog.text and "logit_adjustment" not in caplog.text
+
+
 def test_no_class_starves_while_nothing_is_kept_at_all() -> None:
     assert starvation_alarm({"road": [math.nan] * 4, "pole": [math.nan] * 4}) is None
 

@@ -39,7 +39,10 @@ def test_classes_whose_pseudo_labels_are_wrong_are_to_be_labeled(make_run) -> No
     coverage[f"eval_pseudo_label_coverage_{NAMES[1]}"] = 0.001
     said = dict(answers([with_log(run, **precision, **coverage)]))["What next?"]
     assert f"{NAMES[2]} (31 % right)" in said and NAMES[3] not in said
-    assert f"Hardly a pixel of {NAMES[1]}" in said
+    assert f"Hardly a pixel of {NAMES[1]}" in said and "logit_adjustment" in said
+    adjusted = replace(run, settings=run.settings | {"training.method_options.logit_adjustment": True})
+    said = dict(answers([with_log(adjusted, **precision, **coverage)]))["What next?"]
+    assert f"Hardly a pixel of {NAMES[1]}" in said and "logit_adjustment" not in said
 
 
 def test_a_score_that_still_rises_asks_for_more_steps(make_run) -> None:
