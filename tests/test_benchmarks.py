@@ -93,15 +93,19 @@ def test_the_gpu_check_knows_its_numbers_and_goes_on_where_it_stopped(monkeypatc
 
     result = gpu.numbers()
     assert result["ok"] and result["fp32"]["gradient"] < 1e-4 < result["bf16"]["gradient"]
+    assert gpu.resume()["ok"]
+    assert set(gpu.NEED_CUDA) < set(gpu.PARTS)
     asked = []
 
     def child(name):
         asked.append(name)
-        return gpu.NOT_MEASURED if name == "fp16" else {"ok": name != "resume"}
+        return {"ok": name != "resume"}
 
     monkeypatch.setattr(gpu, "child", child)
+    monkeypatch.setattr(gpu, "NEED_CUDA", ("fp16",))
+    monkeypatch.setattr(gpu, "CUDA", False)
     out = tmp_path / "gpu.jsonl"
-    for expected in (["views", "fp16", "resume"], []):  # the second time all is known
+    for expected in (["views", "resume"], []):  # the second time all is known
         monkeypatch.setattr(sys, "argv", ["gpu.py", "--out", str(out), "--parts", "views", "fp16", "resume"])
         with pytest.raises(SystemExit) as stop:
             gpu.main()

@@ -13,6 +13,7 @@ import torch
 import yaml
 from accelerate.commands.launch import launch_command_parser
 from safetensors.torch import load_file
+from torch.distributed.run import get_args_parser
 from transformers import AutoModelForSemanticSegmentation
 
 from pos_hf.balancing import Gramian
@@ -142,6 +143,10 @@ def check_command(words: list[str], monkeypatch) -> None:
                 check_pos_hf(parsed.training_script_args[0], parsed.training_script_args[1:], monkeypatch)
             else:
                 check_script(parsed.training_script, parsed.training_script_args, monkeypatch)
+        case ["torchrun", *rest] if "-m" in rest:
+            parsed = get_args_parser().parse_args(rest)
+            assert (parsed.module, parsed.training_script) == (True, "pos_hf")
+            check_pos_hf(parsed.training_script_args[0], parsed.training_script_args[1:], monkeypatch)
         case ["torchrun", "--nproc_per_node", number, script, *rest]:
             assert number.isdigit()
             check_script(script, rest, monkeypatch)

@@ -19,16 +19,19 @@ import tempfile
 import time
 from pathlib import Path
 
-import torch
-from torch.nn.functional import cosine_similarity
-from transformers import TrainerCallback
-from workload import WORKLOADS, build_network, draw_pictures, our_dataset, our_trainer
+from pos_hf.cli.parsing import importing
 
-from pos_hf.balancing import pos
-from pos_hf.balancing.gradients import GradientPair
-from pos_hf.data.batches import collate
-from pos_hf.data.device_views import add_strong_views
-from pos_hf.methods import METHODS, get_method
+with importing():
+    import torch
+    from torch.nn.functional import cosine_similarity
+    from transformers import TrainerCallback
+    from workload import WORKLOADS, build_network, draw_pictures, our_dataset, our_trainer
+
+    from pos_hf.balancing import pos
+    from pos_hf.balancing.gradients import GradientPair
+    from pos_hf.data.batches import collate
+    from pos_hf.data.device_views import add_strong_views
+    from pos_hf.methods import METHODS, get_method
 
 HERE = Path(__file__).parent
 CUDA = torch.cuda.is_available()
@@ -117,8 +120,6 @@ def numbers():
 
 def views():
     """Strong views made here against the same draws on the CPU."""
-    if not CUDA:
-        return NOT_MEASURED
     dataset = our_dataset(draw_pictures(tempfile.mkdtemp(), 8 * [(500, 375)]), 322, False, True)
     drawn = collate([dataset[key] for key in [*dataset.sampler(0)][:8]])["unlabeled"]
     there = add_strong_views({name: value.cuda() for name, value in drawn.items()})[
@@ -131,8 +132,6 @@ def views():
 
 def host_syncs():
     """20 steps of each method and strategy in which nothing waits for the GPU."""
-    if not CUDA:
-        return NOT_MEASURED
 
     def watch(args, state, control, **kwargs):
         torch.cuda.set_sync_debug_mode("error" if state.global_step > 0 else 0)
@@ -155,8 +154,6 @@ def host_syncs():
 
 def fp16():
     """A loss scale that overflows: steps are skipped until it has come down, and weights stay finite."""
-    if not CUDA:
-        return NOT_MEASURED
     trainer = trainer_on("dinov2_tiny", 30, fp16=True, logging_steps=30)
     trainer.accelerator.scaler = torch.amp.GradScaler("cuda", init_scale=2.0**30)
     trainer.train()
@@ -211,7 +208,8 @@ def speed(script, *arguments):
     return last_json([sys.executable, str(HERE / script), *arguments])
 
 
-SMALL = ["--crop", "42", "--batch", "2", "--picture", "64", "48", "--rounds", "2", "--alone", "2"]
+SMALL = ["--crop", "42", "--batch", "2", "--picture", "64", "48", "--rounds", "2"]
+SMALL += ["--warm_up", "1", "--section_rounds", "1", "--alone", "1"]
 STEPS = ["--rounds", "8", "--workers", "4"]
 
 
@@ -234,15 +232,24 @@ PARTS = {
     "step dinov2_small": lambda: step("dinov2_small"),
     "step resnet101": lambda: step("resnet101", "--channels_last"),
     "step dinov2_small fp32": lambda: step("dinov2_small", "--precision", "fp32", "--without_published"),
-    "step dinov2_small bf16+compile": lambda: (
-        step("dinov2_small", "--precision", "bf16+compile", "--without_published") if CUDA else NOT_MEASURED
+    "step dinov2_small bf16+compile": lambda: step(
+        "dinov2_small", "--precision", "bf16+compile", "--without_published"
     ),
-    "step dinov2_base": lambda: step("dinov2_base") if CUDA else NOT_MEASURED,
+    "step dinov2_base": lambda: step("dinov2_base"),
     "evaluation": lambda: speed(
         "evaluation.py",
         *([] if CUDA else ["--model", "dinov2_tiny", "--images", "4", "--scale", "0.1", "--rounds", "1"]),
     ),
 }
+
+NEED_CUDA = ("views", "host_syncs", "fp16", "step dinov2_small bf16+compile", "step dinov2_base")
+START_PROCESSES = ("world_of_one", "step", "evaluation")  # a process of their own would do nothing else
+
+
+def measure(part):
+    if part in NEED_CUDA and not CUDA:
+        return NOT_MEASURED
+    return PARTS[part]() if part.startswith(START_PROCESSES) else child(part)
 
 
 def last_json(command):
@@ -308,7 +315,7 @@ def main():
             continue
         print(f"[{number}/{len(args.parts)}] {name}", flush=True)
         start = time.monotonic()
-        known[name] = child(name)
+        known[name] = measure(name)
         seconds = round(time.monotonic() - start, 1)
         line = {
             "part": name,
