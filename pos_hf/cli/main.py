@@ -16,6 +16,7 @@ COMMANDS = {
     "recipes": "list the recipes that come with the package",
     "evaluate": "score a model on labeled images",
     "predict": "write masks and overlays for a folder of images",
+    "app": "serve a page to try a model on",
     "suggest": "choose the unlabeled images to label next",
     "report": "draw one or more runs as an HTML page",
     "study": "run a grid of trainings and tabulate it",

@@ -26,9 +26,11 @@ def main(argv: list[str]) -> int:
 
     with importing():
         from pos_hf.hub import check_repository, evaluation_results, model_card, run_facts, run_files, upload
-        from pos_hf.run_folder import read_runs
+        from pos_hf.hub.space import space_files
+    from pos_hf.run_folder import read_runs
 
-    check_repository(args.repo)
+    for repository in filter(None, (args.repo, args.space)):
+        check_repository(repository)
     if args.card and not args.card.is_file():
         raise InputError(f"there is no card '{args.card}'")
     (run,) = read_runs([args.run])
@@ -40,10 +42,17 @@ def main(argv: list[str]) -> int:
         raise InputError(f"the card '{args.card}' is no text in UTF-8: save it as such") from error
     for line in listing(files):
         print(line)
+    page = space_files(run, args.repo) if args.space else {}
+    if args.space:
+        print(f"\nthe Space {args.space}, with the source of pos_hf:")
+        for line in listing(page):
+            print(line)
     if not args.yes:
         print(f"\nnothing was uploaded: add --yes to send these files to {args.repo}")
         return 0
     print(f"\nuploaded to {upload(files, args.repo, private=args.private)}")
+    if args.space:
+        print(f"uploaded to {upload(page, args.space, private=args.private, kind='space')}")
     return 0
 
 
@@ -55,6 +64,7 @@ def parser() -> CommandParser:
     )
     parser.add_argument("run", type=Path, help="output folder of a finished training run")
     parser.add_argument("--repo", required=True, metavar="USER/NAME", help="repository, made if need be")
+    parser.add_argument("--space", metavar="USER/NAME", help="a Space with a page to try the model on")
     parser.add_argument("--yes", action="store_true", help="upload; without it nothing leaves this machine")
     # None leaves a new repository's visibility to the account's default
     parser.add_argument("--private", action="store_true", default=None, help="make a new repository private")

@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, Literal
 
 from huggingface_hub import CommitOperationAdd
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError, OfflineModeIsEnabled
@@ -54,6 +55,7 @@ def upload(
     token: str | None = None,
     private: bool | None = None,
     revision: str | None = None,
+    kind: Literal["model", "space"] = "model",
 ) -> str:
     """Create the repository where it does not exist, and commit the files to it, all of them or none.
 
@@ -64,6 +66,7 @@ def upload(
         token: None takes the one that is logged in.
         private: of a repository that is created here.
         revision: branch, None for main.
+        kind: of the repository; a Space is one of gradio.
 
     Returns:
         The repository's address.
@@ -73,11 +76,11 @@ def upload(
     """
 
     def commit() -> str:
-        url = hf_api().create_repo(repository, token=token, private=private, exist_ok=True)
+        options: dict[str, Any] = {"token": token, "repo_type": kind}
+        sdk = "gradio" if kind == "space" else None
+        url = hf_api().create_repo(repository, private=private, exist_ok=True, space_sdk=sdk, **options)
         operations = [CommitOperationAdd(name, content) for name, content in files.items()]
-        hf_api().create_commit(
-            url.repo_id, operations, commit_message=message, token=token, revision=revision
-        )
+        hf_api().create_commit(url.repo_id, operations, commit_message=message, revision=revision, **options)
         return str(url)
 
     with hub_errors(repository):

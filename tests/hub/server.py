@@ -145,7 +145,8 @@ class Handler(BaseHTTPRequestHandler):
             return
         existed = name in self.hub.repositories
         self.hub.repositories.setdefault(name, Repository())
-        self.reply(409 if existed else 200, {"url": f"{self.hub.endpoint}/{name}"})
+        kind = "spaces/" if request.get("type") == "space" else ""
+        self.reply(409 if existed else 200, {"url": f"{self.hub.endpoint}/{kind}{name}"})
 
     def validate(self) -> None:
         if errors := metadata_errors(json.loads(self.body)["content"]):
@@ -236,11 +237,11 @@ NAME = r"([\w.-]+/[\w.-]+)"
 ROUTES = [
     (r"POST /api/repos/create", Handler.create, True),
     (r"POST /api/validate-yaml", Handler.validate, False),
-    (rf"POST /api/models/{NAME}/preupload/(\w+)", Handler.preupload, True),
+    (rf"POST /api/(?:models|spaces)/{NAME}/preupload/(\w+)", Handler.preupload, True),
     (rf"POST /{NAME}\.git/info/lfs/objects/batch", Handler.lfs_batch, True),
     # the storage's addresses are signed: no token is sent there
     (rf"PUT /{NAME}/lfs/(\w+)", Handler.lfs_upload, False),
-    (rf"POST /api/models/{NAME}/commit/(\w+)", Handler.commit, True),
+    (rf"POST /api/(?:models|spaces)/{NAME}/commit/(\w+)", Handler.commit, True),
     (rf"GET /api/models/{NAME}", Handler.info, False),
     (rf"GET /api/models/{NAME}/revision/(\w+)", Handler.info, False),
     (rf"GET /api/models/{NAME}/tree/(\w+)", Handler.tree, False),
@@ -251,7 +252,7 @@ ROUTES = [
 
 def repository_of(path: str) -> str:
     """The repository that a path speaks of, "" for none."""
-    match = re.match(r"/(?:api/models/)?([\w.-]+/[\w.-]+?)(?:\.git)?(?:/|$)", path)
+    match = re.match(r"/(?:api/(?:models|spaces)/)?([\w.-]+/[\w.-]+?)(?:\.git)?(?:/|$)", path)
     return match.group(1) if match else ""
 
 

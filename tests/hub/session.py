@@ -117,7 +117,9 @@ def session(folder: Path, faults: list[str]) -> dict[str, Any]:
     before = tree(run)
     results["dry"] = command("push", run, "--repo", "me/shapes", "--license", "apache-2.0")
     results["exists_after_dry_run"] = HfApi().repo_exists("me/shapes")
-    results["push"] = command("push", run, "--repo", "me/shapes", "--license", "apache-2.0", "--yes")
+    options = "--repo", "me/shapes", "--license", "apache-2.0", "--space", "me/page"
+    results["dry_space"] = command("push", run, *options)
+    results["push"] = command("push", run, *options, "--yes")
     results["again"] = command("push", run, "--repo", "me/shapes", "--license", "apache-2.0", "--yes")
     results["faults"] = {fault: command("push", run, "--repo", f"me/{fault}", "--yes") for fault in faults}
     results["license"] = command("push", run, "--repo", "me/license", "--license", "nonsense", "--yes")

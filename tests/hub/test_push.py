@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -128,9 +129,32 @@ def test_a_dry_run_shows_each_file_and_sends_nothing(pushed):
     assert listed["model.safetensors"] == f"{len(files['model.safetensors']) / 1e6:.1f} MB"
 
 
+def test_a_space_gets_the_page_and_the_package_that_it_runs_with(pushed):
+    files = pushed.hub.repositories["me/page"].files
+    package = ROOT / "pos_hf"
+    found = (path for path in package.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+    source = {path for path in found if path.name != "py.typed"}
+    expected = {f"pos_hf/{path.relative_to(package)}" for path in source}
+    assert files.keys() == expected | {"README.md", "app.py", "requirements.txt", "space.json"}
+    assert files["app.py"] == (package / "hub" / "app.py").read_bytes()
+    assert json.loads(files["space.json"]) == {"model": "me/shapes", "trust_remote_code": False}
+    header = yaml.safe_load(files["README.md"].decode().split("---")[1])
+    assert (header["sdk"], header["app_file"], header["models"]) == ("gradio", "app.py", ["me/shapes"])
+    needed = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    assert files["requirements.txt"].decode().splitlines() == needed
+    create = [json.loads(body) for line, body in pushed.hub.requests if "repos/create" in line]
+    assert {c["type"]: c["sdk"] for c in create if c.get("type") == "space"} == {"space": "gradio"}
+    assert "nothing was uploaded" in pushed.results["dry_space"]["out"]
+    assert "pos_hf/hub/app.py" in pushed.results["dry_space"]["out"]
+
+
 def test_no_token_and_no_path_is_in_any_uploaded_byte(pushed):
     bodies = [body for line, body in pushed.hub.requests]
+    pages = pushed.hub.repositories["me/page"].files.values()
     stored = [file for held in pushed.hub.repositories.values() for file in held.files.values()]
+    for secret in (TOKEN, TOKEN_IN_YAML, SECRET_FOLDER, str(pushed.folder)):
+        assert not any(secret.encode() in content for content in pages), secret
+    stored = [file for file in stored if file not in pages]  # the source speaks of training_args
     for secret in (TOKEN, TOKEN_IN_YAML, SECRET_FOLDER, str(pushed.folder), "training_args"):
         assert not any(secret.encode() in content for content in (*bodies, *stored)), secret
     assert any(b"resnet" in content for content in stored)
