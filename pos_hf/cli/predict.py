@@ -5,6 +5,7 @@ import json
 import os
 import sys
 import warnings
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ from pos_hf.files import keep_existing, written_aside
 if TYPE_CHECKING:
     import numpy as np
     from PIL import Image
+    from transformers import BaseImageProcessor, PreTrainedModel
 
     from pos_hf.data.annotating import Classes
     from pos_hf.data.decoding import RowDecoder
@@ -53,9 +55,8 @@ def main(argv: list[str]) -> int:
         from tqdm.auto import tqdm
 
         from pos_hf.data.annotating import Classes
-        from pos_hf.evaluation import label_names, load_for_inference, palette_of, predict_confident
+        from pos_hf.evaluation import label_names, load_for_inference, palette_of
         from pos_hf.evaluation.loading import decoder_for
-        from pos_hf.values import IGNORE_INDEX
 
     sources = find_images(args.images)
     kinds = KINDS + (CONFIDENCE,) * args.confidence
@@ -66,22 +67,21 @@ def main(argv: list[str]) -> int:
     inference = inference_from(args)
     classes = Classes([*label_names(model).values()], palette_of(model))
     decoder = decoder_for(model, image_processor)
+    predictor = Predictor(model, image_processor, inference, decoder, classes, args.min_confidence)
     record = record_of(model, inference, args.min_confidence)
     todo = unfinished(sources, args.out, record, kinds)
     skipped: list[str] = []
     for name, source in tqdm(todo.items(), desc="Predicting", unit="img"):
         try:
-            image = read_image(source, decoder, inference)
-            ((ids, confidence),) = predict_confident(model, [image], image_processor, inference)
+            predictor.write(args.out, source, files_of(name, source, kinds), record)
         except InputError as error:
             skipped.append(str(error))
             continue
         except RuntimeError as error:  # memory, or a size that the network does not take
+            if isinstance(error.__cause__, OSError):
+                raise  # the disk
             skipped.append(f"{source} cannot be predicted: {first_sentence(error)}")
             continue
-        ids[confidence < args.min_confidence] = IGNORE_INDEX
-        pictures = draw(image, ids, confidence, classes)
-        put_in_place(args.out, name, {kind: pictures[kind] for kind in kinds}, record)
     if skipped and len(skipped) == len(sources):
         others = f" ({len(skipped)} images, none can be predicted)" if len(skipped) > 1 else ""
         raise InputError(skipped[0] + others)
@@ -100,8 +100,9 @@ def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
     parser = CommandParser(
         prog="pos-hf predict",
-        description="Predict images: DIR/masks gets palette PNGs of class ids, DIR/overlays pictures. An "
-        "image that cannot be read is left out (exit code 1); run again, the command makes what is missing.",
+        description="Predict images: DIR/masks gets palette PNGs of class ids, of GeoTIFFs GeoTIFFs, "
+        "DIR/overlays pictures. An image that cannot be read is left out (exit code 1); run again, the "
+        "command makes what is missing.",
     )
     parser.add_argument("model", help="folder of a trained model, or the id of a Hub repository")
     parser.add_argument("images", type=Path, help="an image, or a folder that is searched for images")
@@ -140,8 +141,21 @@ def find_images(source: Path) -> dict[str, Path]:
 
 def keep_what_is_there(out: Path, sources: dict[str, Path], kinds: tuple[str, ...], tool: str | None) -> None:
     """Refuse to replace pictures of another origin, and annotations, which may have been corrected."""
-    pictures = [] if is_begun(out) else [out / kind / name for name in sources for kind in kinds]
+    pictures = [
+        out / file
+        for name, source in sources.items()
+        for file in files_of(name, source, kinds).values()
+        if not is_begun(out)
+    ]
     keep_existing(pictures + ([] if tool is None else [out / tool]), "give another folder to --out")
+
+
+def files_of(name: str, source: Path, kinds: tuple[str, ...]) -> dict[str, str]:
+    """The files of one image by their kind, inside the output folder; of a GeoTIFF they are GeoTIFFs."""
+    from pos_hf.data.rasters import keeps_place
+
+    stem, ending = name.removesuffix(".png"), ".tif" if keeps_place(source) else ".png"
+    return {kind: f"{kind}/{stem}{'.png' if kind == 'overlays' else ending}" for kind in kinds}
 
 
 def is_begun(out: Path) -> bool:
@@ -149,21 +163,73 @@ def is_begun(out: Path) -> bool:
     return (out / RECORD).is_file()
 
 
-def draw(
-    image: "Image.Image | np.ndarray", ids: "np.ndarray", confidence: "np.ndarray", classes: "Classes"
-) -> "dict[str, Image.Image]":
-    """The pictures of one prediction, by the folder they go to."""
-    import numpy as np
-    from PIL import Image
+@dataclass(frozen=True)
+class Predictor:
+    """Makes the files of one image, see the options of the command."""
 
-    from pos_hf.reporting.pictures import displayed, mask_picture, overlay, with_legend
+    model: "PreTrainedModel"
+    image_processor: "BaseImageProcessor"
+    inference: "Inference"
+    decoder: "RowDecoder"
+    classes: "Classes"
+    min_confidence: float
 
-    names, palette = list(classes.names), [list(color) for color in classes.palette]
-    return {
-        "masks": mask_picture(ids, palette),
-        "overlays": with_legend(overlay(displayed(image), ids, palette), ids, names, palette),
-        CONFIDENCE: Image.fromarray(np.uint8(255 * confidence)),
-    }
+    def write(self, out: Path, source: Path, files: dict[str, str], record: dict[str, Any]) -> None:
+        """Predict an image and put its files in place, and the record before them, each whole or not at all.
+
+        Raises:
+            InputError: It cannot be read, or is none that the model takes.
+            RuntimeError: The network does not take its size, or memory is exhausted.
+        """
+        from pos_hf.data.rasters import keeps_place
+
+        with written_aside(out) as aside:
+            (aside / RECORD).write_text(json.dumps(record, indent=2) + "\n")
+            targets = {kind: aside / file for kind, file in files.items()}
+            for target in targets.values():
+                target.parent.mkdir(parents=True, exist_ok=True)
+            (self._geotiffs if keeps_place(source) else self._pictures)(source, targets)
+
+    def _pictures(self, source: Path, targets: dict[str, Path]) -> None:
+        import numpy as np
+        from PIL import Image
+
+        from pos_hf.evaluation import predict_confident
+        from pos_hf.reporting.pictures import mask_picture
+        from pos_hf.values import IGNORE_INDEX
+
+        image = read_image(source, self.decoder, self.inference)
+        ((ids, confidence),) = predict_confident(self.model, [image], self.image_processor, self.inference)
+        ids[confidence < self.min_confidence] = IGNORE_INDEX
+        mask_picture(ids, self.classes.palette).save(targets["masks"])
+        self._overlay(image, ids).save(targets["overlays"])
+        if CONFIDENCE in targets:
+            Image.fromarray(np.uint8(255 * confidence)).save(targets[CONFIDENCE])
+
+    def _geotiffs(self, source: Path, targets: dict[str, Path]) -> None:
+        from pos_hf.data.images import picture_size
+        from pos_hf.evaluation.geotiffs import predict_geotiff, preview
+        from pos_hf.reporting.pictures import palette_of_ids
+
+        require_shown_in_parts(source, picture_size({"path": str(source), "bytes": None}), self.inference)
+        predict_geotiff(
+            self.model,
+            source,
+            self.decoder,
+            self.image_processor,
+            self.inference,
+            self.min_confidence,
+            palette_of_ids(self.classes.palette).tolist(),
+            targets["masks"],
+            targets.get(CONFIDENCE),
+        )
+        self._overlay(*preview(source, targets["masks"], self.decoder)).save(targets["overlays"])
+
+    def _overlay(self, image: "Image.Image | np.ndarray", ids: "np.ndarray") -> "Image.Image":
+        from pos_hf.reporting.pictures import displayed, overlay, with_legend
+
+        names, palette = list(self.classes.names), [list(color) for color in self.classes.palette]
+        return with_legend(overlay(displayed(image), ids, palette), ids, names, palette)
 
 
 def annotate(out: Path, tool: str, sources: dict[str, Path], classes: "Classes") -> None:
@@ -173,7 +239,7 @@ def annotate(out: Path, tool: str, sources: dict[str, Path], classes: "Classes")
     predictions = [
         Prediction(name.removesuffix(".png"), os.path.relpath(source, out / tool), mask)
         for name, source in sources.items()
-        if (mask := out / "masks" / name).exists()
+        if (mask := out / files_of(name, source, ("masks",))["masks"]).exists()
     ]
     with written_aside(out) as aside:
         (aside / tool).mkdir(parents=True)
@@ -182,8 +248,6 @@ def annotate(out: Path, tool: str, sources: dict[str, Path], classes: "Classes")
 
 def record_of(model: Any, inference: "Inference", min_confidence: float) -> dict[str, Any]:
     """What decides about a mask beside the image; the same in a rerun."""
-    from dataclasses import asdict
-
     from pos_hf.evaluation.loading import weights_fingerprint
 
     told = {"weights": weights_fingerprint(model), "min_confidence": min_confidence, **asdict(inference)}
@@ -211,17 +275,8 @@ def unfinished(
     return {
         name: source
         for name, source in sources.items()
-        if not all((out / kind / name).exists() for kind in kinds)
+        if not all((out / file).exists() for file in files_of(name, source, kinds).values())
     }
-
-
-def put_in_place(out: Path, name: str, pictures: dict[str, "Image.Image"], record: dict[str, Any]) -> None:
-    """Write an image's pictures by their folder, and the record before them, each whole or not at all."""
-    with written_aside(out) as aside:
-        (aside / RECORD).write_text(json.dumps(record, indent=2) + "\n")
-        for kind, picture in pictures.items():
-            (aside / kind / name).parent.mkdir(parents=True, exist_ok=True)
-            picture.save(aside / kind / name)
 
 
 def read_image(path: Path, decoder: "RowDecoder", inference: "Inference") -> "Image.Image | np.ndarray":
@@ -243,10 +298,20 @@ def read_image(path: Path, decoder: "RowDecoder", inference: "Inference") -> "Im
                     f"{path} has more than {2 * MAX_PIXELS / 1e6:.0f} million pixels: cut it into tiles"
                 ) from error
             raise
-    height, width = image.size[::-1] if isinstance(image, Image.Image) else image.shape[:2]
+    size = image.size if isinstance(image, Image.Image) else (image.shape[1], image.shape[0])
+    require_shown_in_parts(path, size, inference)
+    return image
+
+
+def require_shown_in_parts(path: Path, size: tuple[int, int], inference: "Inference") -> None:
+    """Refuse a very large image, given its width and height, without windows.
+
+    Raises:
+        InputError: The model would see all of it at once.
+    """
+    width, height = size
     if inference.window is None and height * width > MAX_PIXELS:
         raise InputError(
             f"{path} has {height * width / 1e6:.0f} million pixels, too many to show the model at once: show "
             "it in parts with --window 512"
         )
-    return image

@@ -15,8 +15,8 @@ from pos_hf.data.arguments import DataArguments
 from pos_hf.data.drawing import draw, is_drawing
 from pos_hf.data.files import ARRAYS, Stored, read_mask_array, read_picture
 from pos_hf.data.image_cache import kept
-from pos_hf.data.images import DEEP_MODES, RGB, count_channels, read_image
-from pos_hf.data.rasters import raster_layout
+from pos_hf.data.images import DEEP_MODES, RGB, count_channels, read_image, read_part
+from pos_hf.data.rasters import Box, raster_layout
 from pos_hf.errors import FileInputError, InputError
 from pos_hf.values import IGNORE_INDEX
 
@@ -108,6 +108,16 @@ class RowDecoder:
             if values.mode in DEEP_MODES:
                 values = PILImage.fromarray(self._to_bytes(np.asarray(values), name))
             return values.convert(RGB), None
+        return self._decoded(values, name)
+
+    def part(self, stored: Stored, box: Box) -> tuple[PILImage.Image | np.ndarray, np.ndarray | None]:
+        """`image_and_gaps` of a part, see `read_part`."""
+        self._check_channels(self.count_channels(stored), stored["path"])
+        return self._decoded(read_part(stored, box, self.bands), stored["path"])
+
+    def _decoded(
+        self, values: np.ndarray, name: str
+    ) -> tuple[PILImage.Image | np.ndarray, np.ndarray | None]:
         gaps = np.asarray(np.ma.getmaskarray(values).all(-1)) if np.ma.is_masked(values) else None
         pixels = self._to_bytes(values, name)
         return PILImage.fromarray(pixels) if pixels.shape[2] == len(RGB) else pixels, gaps
@@ -141,29 +151,23 @@ class RowDecoder:
             )
 
     def _to_bytes(self, values: np.ndarray, name: str) -> np.ndarray:
-        """Values of any type as 8 bits, in the range; where there are no data 0."""
+        """Values as 8 bits, others than those in the range; where there are no data 0."""
+        if values.dtype == np.uint8:
+            return np.ma.getdata(values)
+        if self.image_range is None:
+            raise InputError(
+                f"{name} holds {values.dtype} values from {values.min()} to {values.max()}: set "
+                "`image_range: [LOW, HIGH]` to the values that are to become black and white"
+            )
         plain = np.ma.filled(values, 0)
-        if plain.dtype != np.uint8:
-            if self.image_range is None:
-                raise InputError(
-                    f"{name} holds {values.dtype} values from {values.min()} to {values.max()}: set "
-                    "`image_range: [LOW, HIGH]` to the values that are to become black and white"
-                )
-            if not np.isfinite(plain).all():
-                raise InputError(f"{name} holds values that are not finite: write numbers in their place")
-            if plain.dtype == np.uint16:  # no intermediate of eight bytes a value, for they may be many
-                plain = self._in_range(np.arange(1 << 16))[plain]
-            else:
-                plain = self._in_range(plain)
-        if isinstance(values, np.ma.MaskedArray):
-            plain[np.ma.getmaskarray(values)] = 0
-        return plain
-
-    def _in_range(self, values: np.ndarray) -> np.ndarray:
-        assert self.image_range is not None
+        if not np.isfinite(plain).all():
+            raise InputError(f"{name} holds values that are not finite: write numbers in their place")
         low, high = self.image_range
-        clipped = np.clip(values.astype(np.float64), low, high)
-        return ((clipped - low) * (255 / (high - low)) + 0.5).astype(np.uint8)
+        clipped = np.clip(plain.astype(np.float64), low, high)
+        pixels = ((clipped - low) * (255 / (high - low)) + 0.5).astype(np.uint8)
+        if np.ma.is_masked(values):
+            pixels[np.ma.getmaskarray(values)] = 0
+        return pixels
 
     def mask(self, stored: Stored) -> PILImage.Image:
         """Decode a mask.

@@ -201,7 +201,7 @@ def read_array(path: str) -> np.ndarray:
     Raises:
         InputError: It is missing, truncated or of another shape.
     """
-    return np.array(_mapped_array(path))
+    return np.array(mapped_array(path))
 
 
 def array_shape(path: str) -> tuple[int, int, int]:
@@ -210,7 +210,7 @@ def array_shape(path: str) -> tuple[int, int, int]:
     Raises:
         InputError: As `read_array`.
     """
-    height, width, channels = _mapped_array(path).shape
+    height, width, channels = mapped_array(path).shape
     return height, width, channels
 
 
@@ -219,7 +219,12 @@ def is_array(stored: Stored) -> bool:
     return stored["bytes"] is None and str(stored["path"]).lower().endswith(ARRAYS)
 
 
-def _mapped_array(path: str) -> np.ndarray:
+def mapped_array(path: str) -> np.ndarray:
+    """An image stored as an array [H, W, C]; of a .npy file what is looked at alone is loaded.
+
+    Raises:
+        InputError: As `read_array`.
+    """
     try:
         require_regular(path)
         values = _only_array(path)

@@ -5,8 +5,17 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image as PILImage
 
-from pos_hf.data.files import ORIENTATION, Stored, array_shape, is_array, opened, read_array, read_picture
-from pos_hf.data.rasters import raster_layout, read_raster
+from pos_hf.data.files import (
+    ORIENTATION,
+    Stored,
+    array_shape,
+    is_array,
+    mapped_array,
+    opened,
+    read_array,
+    read_picture,
+)
+from pos_hf.data.rasters import Box, raster_layout, read_raster, tiff_layout
 from pos_hf.errors import FileInputError
 
 RGB = "RGB"
@@ -38,6 +47,39 @@ def read_image(stored: Stored, bands: Sequence[int] = ()) -> PILImage.Image | np
     else:
         return read_picture(stored)
     return values[..., [band - 1 for band in bands]] if bands else values
+
+
+def has_parts(stored: Stored) -> bool:
+    """Whether a part of an image can be read without the rest: of most TIFFs, and of arrays in .npy files."""
+    layout = tiff_layout(stored)
+    return layout.is_plain if layout else is_array(stored) and stored["path"].lower().endswith(".npy")
+
+
+def read_part(stored: Stored, box: Box, bands: Sequence[int] = ()) -> np.ndarray:
+    """Decode a part of an image for which `has_parts` holds.
+
+    Args:
+        stored: The image.
+        box: The part.
+        bands: As in `read_image`.
+
+    Returns:
+        Values [H, W, channels], of a grey picture three equal ones, masked where there are no data.
+
+    Raises:
+        InputError: As `read_image`.
+    """
+    if bands:
+        _require_bands(stored, bands)
+    layout = tiff_layout(stored)
+    if layout is None:
+        values = mapped_array(stored["path"])[box.top : box.bottom, box.left : box.right]
+        return values[..., [band - 1 for band in bands]] if bands else np.array(values)
+    if not bands and layout.is_picture and layout.bands >= len(RGB):
+        bands = range(1, len(RGB) + 1)
+    values = read_raster(stored["path"], bands, box)
+    is_grey = layout.is_picture and layout.bands == 1 and not bands
+    return np.ma.repeat(values, len(RGB), 2) if is_grey else values
 
 
 def is_picture(stored: Stored) -> bool:

@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,10 +13,20 @@ from pos_hf.data.files import Stored, pass_on_exhaustion, require_package, requi
 from pos_hf.errors import FileInputError, InputError, first_sentence
 
 # tags of TIFF and GeoTIFF
-WIDTH, HEIGHT, BITS, PHOTOMETRY, SAMPLES, EXTRA_SAMPLES = 256, 257, 258, 262, 277, 338
+WIDTH, HEIGHT, BITS, PHOTOMETRY, ORIENTATION, SAMPLES, EXTRA_SAMPLES = 256, 257, 258, 262, 274, 277, 338
 GEO_KEYS = (33550, 33922, 34264, 34735)
 COLORS_OF = {2: 3, 5: 4, 6: 3, 8: 3}  # RGB, CMYK, YCbCr, Lab
+BLOCK = 256  # side of the tiles that are written
 CACHE = 64  # MB of decoded tiles; GDAL's own default is a share of the memory, in each worker
+
+
+class Box(NamedTuple):
+    """A part of an image, in pixels; right and bottom are outside."""
+
+    left: int
+    top: int
+    right: int
+    bottom: int
 
 
 class Layout(NamedTuple):
@@ -26,6 +37,8 @@ class Layout(NamedTuple):
     bands: int
     is_picture: bool
     """Pillow reads all of it: one band of any depth, or colours of eight bits, transparency or none."""
+    is_plain: bool
+    """rasterio and Pillow read the same: no palette, no ink, not turned."""
     has_place: bool
     """It says where on the earth it lies."""
 
@@ -45,11 +58,12 @@ def tiff_layout(stored: Stored) -> Layout | None:
         bands, bits = int(tags.get(SAMPLES, 1)), int(np.max(tags.get(BITS, 1)))
         # of a picture, the bands beyond its colours are said to be transparency
         is_transparent = not {1, 2}.isdisjoint(np.atleast_1d(tags.get(EXTRA_SAMPLES, ())).tolist())
-        colors = COLORS_OF.get(tags.get(PHOTOMETRY, 1), 1)
+        photometry = tags.get(PHOTOMETRY, 1)
+        colors = COLORS_OF.get(photometry, 1)
         is_picture = bands == 1 or (bands == colors + is_transparent and bits == 8)
-        return Layout(
-            int(tags[HEIGHT]), int(tags[WIDTH]), bands, is_picture, any(key in tags for key in GEO_KEYS)
-        )
+        is_plain = not is_picture or (photometry in (1, 2, 6) and tags.get(ORIENTATION, 1) == 1)
+        has_place = not tags.keys().isdisjoint(GEO_KEYS)
+        return Layout(int(tags[HEIGHT]), int(tags[WIDTH]), bands, is_picture, is_plain, has_place)
     except Exception as error:  # who reads the picture says what is wrong
         pass_on_exhaustion(error)
         return None
@@ -61,15 +75,13 @@ def raster_layout(stored: Stored) -> Layout | None:
     return None if layout is None or layout.is_picture else layout
 
 
-def read_raster(
-    path: str, bands: Sequence[int] = (), window: tuple[int, int, int, int] | None = None
-) -> np.ma.MaskedArray:
+def read_raster(path: str, bands: Sequence[int] = (), box: Box | None = None) -> np.ma.MaskedArray:
     """Read bands of a TIFF, or a part of them.
 
     Args:
         path: The file.
         bands: Counted from 1; all of them by default.
-        window: First row, first column, rows and columns; the tiles or strips of it alone are decoded.
+        box: The part; the tiles or strips that it touches alone are decoded.
 
     Returns:
         Values [H, W, bands], masked where the file says that there are no data.
@@ -78,41 +90,90 @@ def read_raster(
         InputError: It cannot be read, or rasterio is missing.
     """
     with opened_raster(path) as raster:
-        part = None
-        if window is not None:
-            from rasterio.windows import Window
-
-            row, column, height, width = window
-            part = Window(column, row, width, height)
-        values = raster.read(list(bands) or None, window=part, masked=True)
+        rows = None if box is None else ((box.top, box.bottom), (box.left, box.right))
+        values = raster.read(list(bands) or None, window=rows, masked=True)
         return np.ma.transpose(values, (1, 2, 0))
 
 
 @contextmanager
-def opened_raster(path: str, **creation: Any) -> Iterator[Any]:
-    """A TIFF opened by rasterio, to be read, or, with the options of a new file, to be written.
+def opened_raster(path: str) -> Iterator[Any]:
+    """A TIFF opened by rasterio; what fails in the block is said of the file.
 
     Raises:
         InputError: It cannot be read, or rasterio is missing.
     """
     require_package("rasterio", "geo", path)
-    import rasterio
-    from rasterio.errors import NotGeoreferencedWarning
-
     try:
-        with warnings.catch_warnings(), rasterio.Env(GDAL_CACHEMAX=CACHE):
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            if not creation:
-                require_regular(path)
-            # no other driver: some of GDAL's formats name further files
-            with rasterio.open(path, "w" if creation else "r", driver="GTiff", **creation) as raster:
-                yield raster
+        require_regular(path)
+        # no other driver: some of GDAL's formats name further files
+        with _session() as rasterio, rasterio.open(path, driver="GTiff") as raster:
+            yield raster
     except InputError:
         raise
     except Exception as error:  # rasterio's errors have no common base, some are GDAL's own
         pass_on_exhaustion(error)
-        if creation:
-            raise
         raise FileInputError(
             path, f"cannot be read ({first_sentence(error)}): replace it", cause="unreadable"
         ) from error
+
+
+def keeps_place(path: str | Path) -> bool:
+    """Whether what is made of a file should be a GeoTIFF, for it lies somewhere, or is no picture anyway."""
+    layout = tiff_layout({"path": str(path), "bytes": None})
+    return layout is not None and (layout.has_place or not layout.is_picture)
+
+
+def read_place(path: str | Path) -> dict[str, Any]:
+    """Where a TIFF lies, as options of a new one: coordinate system, and transform or ground control points.
+
+    Raises:
+        InputError: As `read_raster`.
+    """
+    with opened_raster(str(path)) as raster:
+        points, system = raster.gcps
+        return (
+            {"gcps": points, "crs": system} if points else {"transform": raster.transform, "crs": raster.crs}
+        )
+
+
+def read_gaps(path: str | Path, box: Box) -> np.ndarray:
+    """Where a part of a TIFF has no data in any band, or is transparent, bool [H, W].
+
+    Raises:
+        InputError: As `read_raster`.
+    """
+    with opened_raster(str(path)) as raster:
+        return raster.dataset_mask(window=((box.top, box.bottom), (box.left, box.right))) == 0
+
+
+@contextmanager
+def written_raster(path: Path, size: tuple[int, int], place: dict[str, Any], **options: Any) -> Iterator[Any]:
+    """A new GeoTIFF of one band of bytes, to be written part by part.
+
+    Args:
+        path: The file.
+        size: Width and height.
+        place: Of `read_place`.
+        options: rasterio's.
+    """
+    width, height = size
+    layout = {"width": width, "height": height, "count": 1, "dtype": "uint8", "driver": "GTiff"}
+    packed = {
+        "compress": "deflate",
+        "tiled": True,
+        "blockxsize": BLOCK,
+        "blockysize": BLOCK,
+        "bigtiff": "if_safer",
+    }
+    with _session() as rasterio, rasterio.open(path, "w", **layout, **packed, **place, **options) as raster:
+        yield raster
+
+
+@contextmanager
+def _session() -> Iterator[Any]:
+    import rasterio
+    from rasterio.errors import NotGeoreferencedWarning
+
+    with warnings.catch_warnings(), rasterio.Env(GDAL_CACHEMAX=CACHE):
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        yield rasterio

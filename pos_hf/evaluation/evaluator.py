@@ -19,7 +19,7 @@ from transformers import BaseImageProcessor, PreTrainedModel
 
 from pos_hf.data.segmentation_data import row_ids
 from pos_hf.errors import InputError, TrainingStopped
-from pos_hf.evaluation.inference import Inference, Strip, label_names, probability_strips
+from pos_hf.evaluation.inference import Inference, Pixels, Strip, label_names, probability_strips
 from pos_hf.evaluation.pseudo_labels import PseudoLabeler
 from pos_hf.evaluation.results import Evaluation
 from pos_hf.models.processors import normalise, statistics
@@ -110,7 +110,7 @@ def evaluate_models(
     for indices, batch in image_batches(dataset, image_processor, mine, batch_size, num_workers):
         labels = torch.stack([item.labels for item in batch]).to(models[0].device)
         for model, evaluation in zip(models, evaluations, strict=True):
-            with memory_advice(model, batch, inference):
+            with memory_advice(model, len(batch), batch[0].size, inference):
                 evaluation.add(indices, _predict(model, batch, image_processor, inference), labels)
         bar.update(len(batch))
     bar.close()
@@ -142,7 +142,7 @@ def image_batches(
         Subset(dataset, indices),
         batch_size=None,
         num_workers=num_workers,
-        collate_fn=partial(_prepare, image_processor=image_processor),
+        collate_fn=partial(prepare, image_processor=image_processor),
         worker_init_fn=outlive_sigterm,
         generator=torch.Generator(),  # evaluation in the middle of training must not touch its random numbers
     )
@@ -178,7 +178,7 @@ def predict_probabilities(
         Class probabilities at native size on the model's device, float32 [1, C, H, W].
     """
     for item in _prepared(model, images, image_processor):
-        with memory_advice(model, [item], inference):
+        with memory_advice(model, 1, item.size, inference):
             strips = _predict(model, [item], image_processor, inference)
             maps = [strip.probabilities for strip in strips]
             probabilities = torch.cat(maps, -2) if len(maps) > 1 else maps[0]
@@ -205,13 +205,36 @@ def predict_confident(
     """Class ids, uint8 [H, W], and their probabilities, float32 [H, W], strip by strip. Same arguments."""
     for item in _prepared(model, images, image_processor):
         prediction, confidence = np.empty(item.size, np.uint8), np.empty(item.size, np.float32)
-        with memory_advice(model, [item], inference):
-            for top, probabilities in _predict(model, [item], image_processor, inference):
-                highest, rows = probabilities[0].max(0)
-                prediction[top : top + len(rows)] = rows.to("cpu", torch.uint8).numpy()
-                confidence[top : top + len(rows)] = highest.cpu().numpy()
-                del probabilities  # before the next strip is made
+        with memory_advice(model, 1, item.size, inference):
+            pixels = item.pixels[None].to(model.device)
+            for top, ids, highest in confident_strips(model, pixels, item.size, image_processor, inference):
+                prediction[top : top + len(ids)], confidence[top : top + len(ids)] = ids, highest
         yield prediction, confidence
+
+
+def confident_strips(
+    model: PreTrainedModel,
+    pixels: Pixels,
+    size: tuple[int, int],
+    image_processor: BaseImageProcessor,
+    inference: Inference | None,
+) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    """Predict one image from the top to the bottom.
+
+    Args:
+        model: In eval mode.
+        pixels: The image, [1, channels, H, W].
+        size: (height, width) of the result.
+        image_processor: Its mean and standard deviation are applied.
+        inference: The protocol; the whole image by default.
+
+    Yields:
+        The first row of a strip, its class ids, uint8 [rows, W], and their probabilities, float32.
+    """
+    for top, probabilities in _strips(model, pixels, size, image_processor, inference):
+        highest, ids = probabilities[0].max(0)
+        del probabilities  # before the next strip is made
+        yield top, ids.to("cpu", torch.uint8).numpy(), highest.cpu().numpy()
 
 
 def _prepared(
@@ -219,10 +242,11 @@ def _prepared(
 ) -> Iterator[Prepared]:
     model.eval()
     for image in images:
-        yield _prepare({"image": image}, image_processor)
+        yield prepare({"image": image}, image_processor)
 
 
-def _prepare(row: dict, image_processor: BaseImageProcessor) -> Prepared:
+def prepare(row: dict, image_processor: BaseImageProcessor) -> Prepared:
+    """Cut and resize the image of a row, where its processor does so; its mask stays at native size."""
     image, layout = row["image"], None
     if isinstance(image, np.ndarray):
         layout = "channels_last"
@@ -247,6 +271,16 @@ def _predict(
     inference: Inference | None,
 ) -> Iterator[Strip]:
     pixels = torch.stack([item.pixels for item in batch]).to(model.device)
+    return _strips(model, pixels, batch[0].size, image_processor, inference)
+
+
+def _strips(
+    model: PreTrainedModel,
+    pixels: Pixels,
+    size: tuple[int, int],
+    image_processor: BaseImageProcessor,
+    inference: Inference | None,
+) -> Iterator[Strip]:
     expected = len(statistics(image_processor)[0])
     if expected not in (1, pixels.shape[1]):
         raise InputError(
@@ -257,7 +291,7 @@ def _predict(
         model,
         pixels,
         inference or Inference(),
-        batch[0].size,
+        size,
         lambda part: normalise(part, image_processor).to(model.dtype),
     )
 
@@ -269,13 +303,14 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 @contextmanager
 def memory_advice(
-    model: PreTrainedModel, batch: Sequence[Prepared], inference: Inference | None
+    model: PreTrainedModel, count: int, size: tuple[int, int], inference: Inference | None
 ) -> Iterator[None]:
     """Turn exhausted memory into the advice that helps against large images.
 
     Args:
         model: What predicts.
-        batch: What it predicts.
+        count: Images that it predicts at once.
+        size: Their (height, width).
         inference: The protocol.
 
     Raises:
@@ -290,10 +325,10 @@ def memory_advice(
         remedies = [f"--window {ADVISED_WINDOW if window is None else max(window // 2, 2)}"]
         if inference and (len(inference.scales) > 1 or inference.flip):
             remedies.append("without --scales and --flip")
-        if len(batch) > 1:
+        if count > 1:
             remedies.append("one image at a time (--batch_size 1, in training per_device_eval_batch_size)")
-        height, width = batch[0].size
+        height, width = size
         raise TrainingStopped(
-            f"the memory of {model.device} is too small to predict {len(batch)} of {width} x {height} pixels "
+            f"the memory of {model.device} is too small to predict {count} of {width} x {height} pixels "
             f"at once: `pos-hf evaluate` and `pos-hf predict` need less with {', or '.join(remedies)}"
         ) from error

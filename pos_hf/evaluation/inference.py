@@ -71,6 +71,30 @@ def read_inference(options: dict[str, Any] | str | None) -> Inference:
     return inference
 
 
+@dataclass(frozen=True)
+class RowReader:
+    """Stands for the pixels of one image whose rows are decoded when they are asked for.
+
+    Args:
+        shape: 1, channels, height and width.
+        device: Where the rows go.
+        read: First row and the one after the last -> uint8 [1, channels, rows, width].
+    """
+
+    shape: tuple[int, int, int, int]
+    device: torch.device
+    read: Callable[[int, int], Tensor]
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, part: tuple[Any, slice, slice]) -> Tensor:
+        """Rows, asked for as `[..., first:last, :]`."""
+        return self.read(part[1].start, part[1].stop).to(self.device)
+
+
+Pixels = Tensor | RowReader
+"""Images as they were decoded, uint8 [N, channels, H, W]."""
 Normalise = Callable[[Tensor], Tensor]
 """Pixels as they were decoded, uint8 [N, channels, H, W] -> what the model takes."""
 
@@ -86,7 +110,7 @@ class Strip(NamedTuple):
 
 def probability_strips(
     model: PreTrainedModel,
-    pixels_NCHW: Tensor,
+    pixels_NCHW: Pixels,
     inference: Inference,
     size: tuple[int, int] | None = None,
     normalise: Normalise = lambda pixels: pixels,
@@ -123,7 +147,7 @@ def probability_strips(
 
 def class_probabilities(
     model: PreTrainedModel,
-    pixels_NCHW: Tensor,
+    pixels_NCHW: Pixels,
     inference: Inference,
     size: tuple[int, int] | None = None,
     normalise: Normalise = lambda pixels: pixels,
@@ -222,7 +246,7 @@ class _View(ABC):
     """The images at one scale, mirrored or not."""
 
     model: PreTrainedModel
-    pixels_NCHW: Tensor
+    pixels_NCHW: Pixels
     inference: Inference
     size: tuple[int, int]
     normalise: Normalise

@@ -44,11 +44,16 @@ def mask_picture(mask: np.ndarray, palette: Palette) -> Image.Image:
         palette: Colour of each class.
     """
     picture = Image.fromarray(mask.astype(np.uint8)).convert("L")
+    picture.putpalette(palette_of_ids(palette).flatten().tolist())
+    return picture
+
+
+def palette_of_ids(palette: Palette) -> np.ndarray:
+    """The colour of each of the 256 ids in a mask picture, uint8 [256, 3]."""
     colours = np.zeros((256, 3), dtype=np.uint8)
     colours[: len(palette)] = palette
     colours[IGNORE_INDEX] = IGNORED_COLOUR
-    picture.putpalette(colours.flatten().tolist())
-    return picture
+    return colours
 
 
 def overlay(image: Image.Image, mask: np.ndarray, palette: Palette) -> Image.Image:

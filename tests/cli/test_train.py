@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import rasterio
 import torch
 from PIL import Image
 from transformers import AutoImageProcessor, AutoModelForSemanticSegmentation
@@ -16,7 +17,10 @@ from pos_hf.cli.main import main
 from pos_hf.data import DataArguments, load_data
 from pos_hf.evaluation import Inference, evaluate_images, load_for_inference, predict_images
 from pos_hf.models import build_model
+from pos_hf.models.export import metadata
+from tests.cli.bad_input import keys
 from tests.launching import ROOT
+from tests.rasters import PLACE, write_geotiff
 
 
 @pytest.fixture
@@ -53,6 +57,26 @@ def test_images_of_five_channels_train_and_are_scored(bands):
     pixels = (torch.from_numpy(image).permute(2, 0, 1)[None] / 255 - 0.5) / 0.25
     prediction = next(iter(predict_images(model, [image], processor)))
     assert np.array_equal(prediction, model(pixels).logits[0].argmax(0).numpy())
+
+
+def test_geotiffs_of_16_bits_train_with_the_lines_of_the_check_and_are_predicted_where_they_lie(folder):
+    rng = np.random.default_rng(1)
+    for path in [*(folder / "data" / "images").iterdir(), *(folder / "data" / "unlabeled").iterdir()]:
+        write_geotiff(path.with_suffix(".tif"), rng.integers(0, 3000, (20, 24, 5), dtype=np.uint16), nodata=0)
+        path.unlink()
+    data, config = str(folder / "data"), str(folder / "written.yaml")
+    keys(bands=[4, 3, 2, 5], device_views=True)(folder)
+    assert main(["check-data", str(folder / "config.yaml"), "--write_config", config]) == 2
+    assert main(["train", config]) == 0
+    processor = AutoImageProcessor.from_pretrained(folder / "run")
+    assert processor.bands == [4, 3, 2, 5] and processor.image_range[1] == pytest.approx(2985, abs=5)
+    assert processor.image_mean == pytest.approx([0.5] * 4, abs=0.1)
+    facts = metadata(AutoModelForSemanticSegmentation.from_pretrained(folder / "run"), processor)
+    assert facts["bands"] == "[4, 3, 2, 5]"
+    assert main(["evaluate", str(folder / "run"), data, "--out", str(folder / "scores")]) == 0
+    assert main(["predict", str(folder / "run"), f"{data}/images", "--out", str(folder / "out")]) == 0
+    with rasterio.open(folder / "out" / "masks" / "0.tif") as mask:
+        assert mask.shape == (20, 24) and mask.transform == PLACE["transform"]
 
 
 def test_a_run_is_scored_by_its_own_protocol(folder):

@@ -172,7 +172,7 @@ def test_strips_and_a_small_budget_of_waiting_bytes_change_no_count(
 def test_waiting_images_are_bounded_by_their_bytes(dataset, processor, monkeypatch) -> None:
     held = largest = 0
     monkeypatch.setattr(evaluator, "WAITING_BYTES", 6000)
-    prepare = evaluator._prepare
+    prepare = evaluator.prepare
 
     def counted(row, image_processor):
         nonlocal held, largest
@@ -182,7 +182,7 @@ def test_waiting_images_are_bounded_by_their_bytes(dataset, processor, monkeypat
         largest = max(largest, held)
         return item
 
-    monkeypatch.setattr(evaluator, "_prepare", counted)
+    monkeypatch.setattr(evaluator, "prepare", counted)
     for _, batch in image_batches(dataset, processor, range(11), batch_size=8):
         held -= sum(item.nbytes for item in batch)
     assert held == 0 and largest < 6000 + 4 * 24 * 31
