@@ -193,7 +193,8 @@ def gradients_of(trainer: POSTrainer, batch: dict[str, Any]) -> tuple[Tensor, Te
     trainer.method = copy.deepcopy(method)
     pair = GradientPair([p for p in trainer.model.parameters() if p.requires_grad])
     inputs = trainer.device_batch(trainer._prepare_inputs(batch))
-    for term in trainer.loss_terms(trainer.model.train(), inputs):
+    trainer.set_training(trainer.model)
+    for term in trainer.loss_terms(trainer.model, inputs):
         pair.restore(term.objective)
         term.loss.backward(retain_graph=term.retain_graph)
         pair.capture(term.objective)

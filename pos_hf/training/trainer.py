@@ -115,9 +115,7 @@ class POSTrainer(TeacherStudentTrainer):
         Returns:
             The mean of the objectives' losses, divided by the number of micro-batches; 0-d, detached.
         """
-        model.train()
-        for part in self.frozen_parts:
-            part.eval()
+        self.set_training(model)
         batch = self.device_batch(self._prepare_inputs(inputs))
         micro_batches = self.current_gradient_accumulation_steps
         losses = {objective: torch.zeros((), device=self.args.device) for objective in self.method.objectives}
@@ -133,6 +131,12 @@ class POSTrainer(TeacherStudentTrainer):
         if self.accelerator.sync_gradients:
             self.integration.combine(self.state.global_step, self.state.max_steps)
         return torch.stack(list(losses.values())).mean() / micro_batches
+
+    def set_training(self, model: nn.Module) -> None:
+        """Put the student into training mode, but for its frozen parts."""
+        model.train()
+        for part in self.frozen_parts:
+            part.eval()
 
     def loss_terms(self, model: nn.Module, batch: dict[str, Any]) -> Iterator[LossTerm]:
         """The method's losses of a batch on the device, at the share of the steps that is done."""

@@ -1,6 +1,7 @@
 """LoRA students: what is trained, resumed, merged, exported and loaded again, at tiny size."""
 
 import copy
+from pathlib import Path
 
 import pytest
 import torch
@@ -128,6 +129,17 @@ def test_a_run_leaves_the_base_alone_and_resumes_bit_for_bit(tmp_path, data):
     resumed = trainer_of(tmp_path, data)
     resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
     assert digests(resumed) == digests(whole)
+
+
+def test_the_best_of_a_lora_run_is_loaded_again(tmp_path, data):
+    evaluated = {"eval_dataset": data.test, "eval_strategy": "steps", "eval_steps": 1}
+    saved = {"save_strategy": "steps", "save_steps": 1, "load_best_model_at_end": True}
+    trainer = trainer_of(tmp_path, data, **evaluated, **saved, max_steps=3)
+    trainer.train()
+    best = Path(trainer.state.best_model_checkpoint)
+    for model, folder in ((trainer.model, best), (trainer.teacher.model, best / "teacher")):
+        saved = load_file(folder / "model.safetensors")
+        assert all(torch.equal(value, saved[name]) for name, value in model.state_dict().items())
 
 
 def test_the_export_is_merged_and_the_adapter_beside_it_is_pefts(tmp_path, data):
