@@ -126,17 +126,16 @@ def find_images(source: Path) -> dict[str, Path]:
     Raises:
         InputError: There is none, or two would share a mask.
     """
+    from pos_hf.data.folders import split_pages
     from pos_hf.data.listing import LISTED_SUFFIXES, list_images
 
     if not source.exists():
         raise InputError(f"there is no image or folder '{source}'")
-    if source.is_file():
-        return {f"{source.stem}.png": source}
-    found = list_images(source)
+    found = {source.stem: str(source)} if source.is_file() else list_images(source)
     if not found:
         known = ", ".join(sorted(LISTED_SUFFIXES))
         raise InputError(f"'{source}' holds no image; known suffixes are {known}.")
-    return {f"{id}.png": Path(path) for id, path in found.items()}
+    return {f"{id}.png": Path(path) for id, path in split_pages(found).items()}
 
 
 def keep_what_is_there(out: Path, sources: dict[str, Path], kinds: tuple[str, ...], tool: str | None) -> None:

@@ -127,6 +127,10 @@ class DataArguments:
         },
     )
 
+    split_pages: bool = field(
+        default=False,
+        metadata={"help": "Take each page of a TIFF for an image, or a mask, of its own."},
+    )
     unannotated_images: Literal["unlabeled", "background"] | None = field(
         default=None,
         metadata={

@@ -273,6 +273,8 @@ class RoleSurvey(RoleChecks):
         if isinstance(error, FileInputError) and error.cause == "painted":
             self.remedies.add_colors(stored)
             return "mask_colors"
+        if isinstance(error, FileInputError) and error.cause == "pages":
+            return "split_pages: true"
         if "image_range" in str(error):
             self.remedies.add_range(stored, self._bands)
             self._channels.add(count_channels(stored, self._bands))

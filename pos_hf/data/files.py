@@ -6,6 +6,7 @@ import importlib.util
 import io
 import json
 import os
+import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,6 +28,10 @@ FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 
 ARRAYS = (".npy", ".npz")
 SAVE_AS_ARRAY = "save it as a .npy array [height, width, channels]"
+
+HEIC = (".heic", ".heif")
+PAGE = re.compile(r"(.+\.tiff?)!(\d+)", re.IGNORECASE)
+"""Path of a TIFF, and the number of one of its pages from 1."""
 
 ORIENTATION, SAMPLES_PER_PIXEL = 0x0112, 277  # tags of EXIF and TIFF
 
@@ -117,12 +122,18 @@ def opened(stored: Stored) -> Iterator[PILImage.Image]:
     """
     path, content = stored["path"], stored["bytes"]
     name = path or "a stored picture"
+    file, page = of_page(path) if path and content is None else (path, None)
     try:
         if content is None:
-            require_regular(path)
+            require_regular(file)
         if content is None and path.endswith(".json"):  # LabelMe's, with the image inside
             content = base64.b64decode(json.loads(read_text(Path(path)))["imageData"])
-        with PILImage.open(path if content is None else io.BytesIO(content), formats=FORMATS) as picture:
+        source = file if content is None else io.BytesIO(content)
+        with PILImage.open(source, formats=_formats_of(name)) as picture:
+            if page is None:
+                _require_one_page(picture, name)
+            else:
+                picture.seek(page - 1)
             _require_all_bands(picture, name)
             yield picture
     except InputError:
@@ -158,20 +169,64 @@ def require_regular(path: str | Path) -> None:
         )
 
 
-def _require_all_bands(picture: PILImage.Image, name: str) -> None:
-    """Pillow reads one page of a TIFF and at most four of its bands, and says nothing of the others."""
-    if not isinstance(picture, TiffImageFile):
-        return
-    size, pages = picture.size, picture.n_frames
+def _formats_of(name: str) -> tuple[str, ...]:
+    """The readers that may look at a file."""
+    if not name.lower().endswith(HEIC):
+        return FORMATS
+    require_package("pillow_heif", "heic", name)
+    from pillow_heif import register_heif_opener
+
+    register_heif_opener()
+    return ("HEIF",)
+
+
+def of_page(path: str) -> tuple[str, int | None]:
+    """The file of a page of a TIFF, and its number; of any other path the path itself and None."""
+    match = PAGE.fullmatch(path)
+    return (match[1], int(match[2])) if match else (path, None)
+
+
+def pages_of(path: str) -> list[str]:
+    """The pages of a TIFF that has several of one size; of any other file its path alone."""
+    if not path.lower().endswith((".tif", ".tiff")):
+        return [path]
+    try:
+        require_regular(path)
+        with PILImage.open(path, formats=("TIFF",)) as picture:
+            count = _count_pages(picture)
+    except Exception as error:  # who reads the picture says what is wrong
+        pass_on_exhaustion(error)
+        return [path]
+    return [f"{path}!{page}" for page in range(1, count + 1)] if count > 1 else [path]
+
+
+def _count_pages(picture: PILImage.Image) -> int:
+    size, pages = picture.size, getattr(picture, "n_frames", 1)
     if pages > 1:
         picture.seek(1)  # further pages of other sizes are thumbnails
         pages = pages if picture.size == size else 1
         picture.seek(0)
-    samples, bands = picture.tag_v2.get(SAMPLES_PER_PIXEL, 1), len(picture.getbands())
-    if pages > 1 or samples > 4 or samples > bands == 1:
+    return pages
+
+
+def _require_one_page(picture: PILImage.Image, name: str) -> None:
+    """Pillow reads one page of a TIFF, and says nothing of the others."""
+    if isinstance(picture, TiffImageFile) and (pages := _count_pages(picture)) > 1:
         raise FileInputError(
-            name, f"holds {pages * samples} bands, of which {bands} would be read: {SAVE_AS_ARRAY}"
+            name,
+            f"holds {pages} pages, of which one would be read: set `split_pages: true` to take each for an "
+            f"image, or, if they are bands, {SAVE_AS_ARRAY}",
+            cause="pages",
         )
+
+
+def _require_all_bands(picture: PILImage.Image, name: str) -> None:
+    """Pillow reads at most four bands of a TIFF, and says nothing of the others."""
+    if not isinstance(picture, TiffImageFile):
+        return
+    samples, bands = picture.tag_v2.get(SAMPLES_PER_PIXEL, 1), len(picture.getbands())
+    if samples > 4 or samples > bands == 1:
+        raise FileInputError(name, f"holds {samples} bands, of which {bands} would be read: {SAVE_AS_ARRAY}")
 
 
 def require_package(module: str, extra: str, name: str) -> None:

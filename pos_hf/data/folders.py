@@ -13,7 +13,7 @@ from pos_hf.data.class_names import read_id2label
 from pos_hf.data.colours import class_palette
 from pos_hf.data.decoding import rows_to_dataset
 from pos_hf.data.drawing import blank
-from pos_hf.data.files import Stored, read_text
+from pos_hf.data.files import Stored, pages_of, read_text
 from pos_hf.data.listing import LISTED_SUFFIXES, MASK_SUFFIXES, Files, has_place, is_pattern, list_place
 from pos_hf.data.segmentation_data import SegmentationData
 from pos_hf.errors import InputError
@@ -82,6 +82,8 @@ def list_pool(args: DataArguments, images: str, masks: str, may_be_absent: bool 
     else:
         found = list_own(root, image_place, ends[0])
         drawn = list_own(root, mask_place, ends[1], masks=True)
+    if args.split_pages:
+        found, drawn = split_pages(found), split_pages(drawn)
     if is_pattern(image_place):  # a mask beside its image may fit the images' pattern as well
         paths = set(drawn.values())
         found = {id: path for id, path in found.items() if path not in paths}
@@ -102,6 +104,16 @@ def list_own(root: Path, place: str, name_end: str, masks: bool = False) -> File
     """`list_place` for a role that may name files otherwise: where no name has the end, all are listed."""
     suffixes = MASK_SUFFIXES if masks else LISTED_SUFFIXES
     return list_place(root, place, name_end, suffixes) or list_place(root, place, suffixes=suffixes)
+
+
+def split_pages(files: Files) -> Files:
+    """The pages of TIFFs in place of the files, numbered after their ids."""
+    pages = {id: pages_of(path) for id, path in files.items()}
+    return {
+        f"{id}/{number:0{len(str(len(paths)))}d}" if len(paths) > 1 else id: path
+        for id, paths in pages.items()
+        for number, path in enumerate(paths, 1)
+    }
 
 
 def assemble(
@@ -141,6 +153,7 @@ def _training_rows(args: DataArguments, pool: Pool, held_out: set[str]) -> tuple
     root = Path(args.dataset)
     images, masks = pool
     extra = list_own(root, args.unlabeled, args.image_suffix) if has_place(root, args.unlabeled) else {}
+    extra = split_pages(extra) if args.split_pages else extra
     extra = {
         id if is_pattern(args.unlabeled) else f"{args.unlabeled}/{id}": path for id, path in extra.items()
     }

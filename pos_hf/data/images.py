@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image as PILImage
 
+from pos_hf.data.dicom import dicom_size, is_dicom, read_dicom
 from pos_hf.data.files import (
     ORIENTATION,
     Stored,
@@ -42,6 +43,8 @@ def read_image(stored: Stored, bands: Sequence[int] = ()) -> PILImage.Image | np
         return read_raster(stored["path"], bands)
     if is_array(stored):
         values = read_array(stored["path"])
+    elif is_dicom(stored):
+        values = read_dicom(stored["path"])
     elif bands:
         values = _upright_values(stored)
     else:
@@ -84,7 +87,7 @@ def read_part(stored: Stored, box: Box, bands: Sequence[int] = ()) -> np.ndarray
 
 def is_picture(stored: Stored) -> bool:
     """Whether an image is read by Pillow, and so has a mode and an orientation."""
-    return not is_array(stored) and raster_layout(stored) is None
+    return not is_array(stored) and not is_dicom(stored) and raster_layout(stored) is None
 
 
 def count_channels(stored: Stored, bands: Sequence[int] = ()) -> int:
@@ -111,6 +114,8 @@ def picture_size(stored: Stored) -> tuple[int, int]:
     if is_array(stored):
         height, width, _ = array_shape(stored["path"])
         return width, height
+    if is_dicom(stored):
+        return dicom_size(stored["path"])
     with opened(stored) as picture:
         is_across = PILImage.Image.getexif(picture).get(ORIENTATION, 1) in (5, 6, 7, 8)
         return picture.size[::-1] if is_across else picture.size
@@ -121,6 +126,8 @@ def _require_bands(stored: Stored, bands: Sequence[int]) -> None:
         found = array_shape(stored["path"])[2]
     elif layout := raster_layout(stored):
         found = layout.bands
+    elif is_dicom(stored):
+        found = len(RGB)
     else:
         with opened(stored) as picture:
             found = len(RGB) if picture.mode == "P" else PILImage.getmodebands(picture.mode)

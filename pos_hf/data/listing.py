@@ -9,8 +9,10 @@ from typing import Literal, NamedTuple
 
 from pos_hf.errors import InputError
 
-IMAGE_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
-LISTED_SUFFIXES = IMAGE_SUFFIXES | {".npy"}  # arrays [H, W, C]: images of any number of channels
+IMAGE_SUFFIXES = {
+    ".bmp", ".dcm", ".gif", ".heic", ".heif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp",
+}  # fmt: skip
+LISTED_SUFFIXES = IMAGE_SUFFIXES | {".npy", ".npz"}  # arrays [H, W, C]: images of any number of channels
 MASK_SUFFIXES = LISTED_SUFFIXES | {".mat"}
 JSON_TRIED = 5  # of each folder; an annotation format is written by a program, one file like the next
 

@@ -11,7 +11,7 @@ import numpy as np
 from pos_hf.data.arguments import DataArguments
 from pos_hf.data.class_names import FOREGROUND_NAMES
 from pos_hf.data.decoding import mask_values
-from pos_hf.data.files import read_text
+from pos_hf.data.files import pages_of, read_text
 from pos_hf.data.folders import training_masks
 from pos_hf.data.listing import Tree
 from pos_hf.errors import InputError, first_sentence
@@ -56,7 +56,7 @@ def _from_sample(args: DataArguments) -> Meaning:
     colors: Counter[tuple[int, ...]] = Counter()
     for path in masks[:: -(-len(masks) // SAMPLE) or 1]:
         try:
-            array = mask_values({"path": path, "bytes": None})
+            array = mask_values({"path": pages_of(path)[0], "bytes": None})
         except InputError:
             continue  # found by the checks
         if array.ndim == 2:

@@ -288,7 +288,7 @@ DATA = [
         write("data/test/images/notes.txt", ""), write("data/test/masks/notes.txt", ""))),
     Case("image listed twice", ("2 labeled images", "'0'"),
          both(keys(labeled_ids="list.txt"), write("data/list.txt", "0\n0.png\n"))),
-    Case("pages called image", ("images/0.tif", "13 bands", ".npy"), both(
+    Case("pages called image", ("images/0.tif", "13 pages", "split_pages"), both(
         unlink("data/images/0.png"),
         lambda folder: Image.new("L", (24, 20)).save(folder / "data" / "images" / "0.tif", save_all=True,
         append_images=[Image.new("L", (24, 20))] * 12))),

@@ -173,6 +173,6 @@ def test_a_tiff_of_more_bands_than_pillow_reads_is_refused(tmp_path):
     bands = [Image.new("L", (5, 4), value) for value in range(13)]
     bands[0].save(tmp_path / "pages.tif", save_all=True, append_images=bands[1:])
     with pytest.raises(
-        InputError, match=r"holds 13 bands, of which 1 would be read: save it as a \.npy array"
+        InputError, match=r"holds 13 pages, of which one would be read: set `split_pages: true` to take each"
     ):
         RowDecoder().image(stored(tmp_path / "pages.tif"))
