@@ -19,15 +19,7 @@ def main(argv: list[str]) -> int:
     Raises:
         InputError: An argument is unknown, or the folder holds something else.
     """
-    parser = CommandParser(
-        prog="pos-hf demo",
-        description="Train on 12 labels of generated images, then on the same labels and 240 images without "
-        "any; some minutes on a CPU, nothing is downloaded.",
-        epilog="Further --key value pairs override the config of both trainings.",
-        allow_abbrev=False,
-    )
-    parser.add_argument("--out", type=Path, default=Path("demo"), help="folder of the two runs")
-    args, overrides = parser.parse_known_args(argv)
+    args, overrides = parser().parse_known_args(argv)
 
     with importing():
         from pos_hf.reporting import write_report
@@ -58,6 +50,19 @@ def main(argv: list[str]) -> int:
         f"your images  pos-hf train FOLDER"
     )
     return 0
+
+
+def parser() -> CommandParser:
+    """The command's arguments."""
+    parser = CommandParser(
+        prog="pos-hf demo",
+        description="Train on 12 labels of generated images, then on the same labels and 240 images without "
+        "any; some minutes on a CPU, nothing is downloaded.",
+        epilog="Further --key value pairs override the config of both trainings.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--out", type=Path, default=Path("demo"), help="folder of the two runs")
+    return parser
 
 
 def how_pos_acted(folder: Path) -> str:

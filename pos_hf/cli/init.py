@@ -20,15 +20,7 @@ def main(argv: list[str]) -> int:
     Raises:
         InputError: The folder is not understood, or the config exists.
     """
-    parser = CommandParser(
-        prog="pos-hf init",
-        description="Look at a folder of images and masks and write a commented config for it, with a schema "
-        "by which editors complete and check its keys. What is known of the data can be said: --labeled_ids, "
-        "--images and its other keys (docs/settings.md).",
-    )
-    parser.add_argument("folder", type=Path, help="of the images, or `shapes`")
-    parser.add_argument("--out", type=Path, help="the config (default: the folder's name and .yaml, here)")
-    args, overrides = parser.parse_known_args(argv)
+    args, overrides = parser().parse_known_args(argv)
 
     with importing():
         from pos_hf.files import keep_existing, write_text
@@ -46,3 +38,16 @@ def main(argv: list[str]) -> int:
     write_text(file, f"# yaml-language-server: $schema={SCHEMA_FILE}\n{text}")
     print(f"{text}\nThis is written to {file}. Next:\n  pos-hf check-data {file}\n  pos-hf train {file}")
     return 0
+
+
+def parser() -> CommandParser:
+    """The command's arguments."""
+    parser = CommandParser(
+        prog="pos-hf init",
+        description="Look at a folder of images and masks and write a commented config for it, with a schema "
+        "by which editors complete and check its keys. What is known of the data can be said: --labeled_ids, "
+        "--images and its other keys (docs/settings.md).",
+    )
+    parser.add_argument("folder", type=Path, help="of the images, or `shapes`")
+    parser.add_argument("--out", type=Path, help="the config (default: the folder's name and .yaml, here)")
+    return parser

@@ -26,6 +26,7 @@ COMMANDS = {
     "export": "write a model as ONNX",
     "push": "show what of a run would go to the Hub, and upload it",
     "check-data": "look for defects in a dataset",
+    "completion": "print what lets a shell complete these commands",
 }
 OUT_OF_FILES = (
     "this process may open no more files: raise its limit with `ulimit -n 4096`, or use fewer workers "

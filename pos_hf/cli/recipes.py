@@ -18,12 +18,7 @@ def main(argv: list[str]) -> int:
     Raises:
         InputError: There is no such recipe.
     """
-    parser = CommandParser(
-        prog="pos-hf recipes",
-        description="List the recipes; with a name print one, to be saved as a config and changed.",
-    )
-    parser.add_argument("name", nargs="?", help="such as pascal/unimatch_v2/dinov2_small")
-    args = parser.parse_args(argv)
+    args = parser().parse_args(argv)
 
     from pos_hf.runs.recipes import recipe_file, recipes
 
@@ -35,6 +30,16 @@ def main(argv: list[str]) -> int:
         print(f"{name:<{width}}  {first_comment(file)}")
     print("\npos-hf train NAME --dataset FOLDER --output_dir RUN trains one; pos-hf recipes NAME prints it.")
     return 0
+
+
+def parser() -> CommandParser:
+    """The command's arguments."""
+    parser = CommandParser(
+        prog="pos-hf recipes",
+        description="List the recipes; with a name print one, to be saved as a config and changed.",
+    )
+    parser.add_argument("name", nargs="?", help="such as pascal/unimatch_v2/dinov2_small")
+    return parser
 
 
 def first_comment(file: Path) -> str:

@@ -17,6 +17,19 @@ def main(argv: list[str]) -> int:
     Raises:
         InputError: A folder is no run, or the page would replace something that is no report.
     """
+    args = parser().parse_args(argv)
+
+    with importing():
+        from pos_hf.reporting import write_report
+
+    out = args.out or (args.runs[0] if len(args.runs) == 1 else Path()) / "report.html"
+    write_report(args.runs, out)
+    print(f"report: {out}")
+    return 0
+
+
+def parser() -> CommandParser:
+    """The command's arguments."""
     parser = CommandParser(
         prog="pos-hf report", description="Draw runs as one HTML page that needs no network."
     )
@@ -27,12 +40,4 @@ def main(argv: list[str]) -> int:
         help="HTML file (default: report.html in the run's folder, in the current one for several); "
         "an earlier report is replaced, any other file is kept",
     )
-    args = parser.parse_args(argv)
-
-    with importing():
-        from pos_hf.reporting import write_report
-
-    out = args.out or (args.runs[0] if len(args.runs) == 1 else Path()) / "report.html"
-    write_report(args.runs, out)
-    print(f"report: {out}")
-    return 0
+    return parser

@@ -17,6 +17,24 @@ def main(argv: list[str]) -> int:
     Raises:
         InputError: The study or one of its runs cannot be used; nothing has been started.
     """
+    args = parser().parse_args(argv)
+
+    with importing():
+        from pos_hf.studies import label_budget, read_study, read_study_scores, run_study, write_tables
+
+    if args.label_budget:
+        study = label_budget(args.study, args.label_budget, args.seeds)
+    else:
+        study = read_study(args.study)
+    failed = [] if args.table_only else run_study(study, args.jobs)
+    print(write_tables(study))
+    for run in failed:
+        print(f"failed: {run.arm}, {run.column}, seed {run.seed}; see {run.log_file}")
+    return 1 if failed or read_study_scores(study)[1] else 0
+
+
+def parser() -> CommandParser:
+    """The command's arguments."""
     parser = CommandParser(
         prog="pos-hf study",
         description="Run every arm of a study on every column with every seed, skip what is done, and write "
@@ -36,20 +54,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument(
         "--table_only", action="store_true", help="start nothing, write the table of what is done"
     )
-    args = parser.parse_args(argv)
-
-    with importing():
-        from pos_hf.studies import label_budget, read_study, read_study_scores, run_study, write_tables
-
-    if args.label_budget:
-        study = label_budget(args.study, args.label_budget, args.seeds)
-    else:
-        study = read_study(args.study)
-    failed = [] if args.table_only else run_study(study, args.jobs)
-    print(write_tables(study))
-    for run in failed:
-        print(f"failed: {run.arm}, {run.column}, seed {run.seed}; see {run.log_file}")
-    return 1 if failed or read_study_scores(study)[1] else 0
+    return parser
 
 
 def labels(text: str) -> list[int]:

@@ -39,15 +39,7 @@ def main(argv: list[str]) -> int:
     Raises:
         InputError: the config or the data cannot be used; nothing has been trained or written.
     """
-    parser = CommandParser(
-        prog="pos-hf train",
-        description="Train a segmentation model on labeled and unlabeled images.",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument("config", help="YAML file of the run, a folder of images, or a recipe's name")
-    arguments, overrides = parser.parse_known_args(argv)
+    arguments, overrides = parser().parse_known_args(argv)
 
     with importing():
         from pos_hf.runs.config import parse_config
@@ -61,6 +53,19 @@ def main(argv: list[str]) -> int:
         config = recipe_file(arguments.config)
     run_training(*parse_config(config, overrides))
     return 0
+
+
+def parser() -> CommandParser:
+    """The command's arguments."""
+    parser = CommandParser(
+        prog="pos-hf train",
+        description="Train a segmentation model on labeled and unlabeled images.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("config", help="YAML file of the run, a folder of images, or a recipe's name")
+    return parser
 
 
 def _train_folder(folder: Path, overrides: list[str]) -> int:

@@ -173,8 +173,9 @@ def _num_channels(folder: Path) -> int:
 
 
 def _example(run: Run) -> str | None:
+    """Folder of the first example's pictures, as a card links it."""
     names = [name for name in run.examples if name.isprintable()]
-    return quote(f"examples/{names[0]}/overlay.png") if names and run.metrics else None
+    return quote(f"examples/{names[0]}") if names and run.metrics else None
 
 
 def evaluation_results(run: Run, facts: Mapping[str, Any]) -> str | None:

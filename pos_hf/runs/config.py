@@ -72,6 +72,11 @@ def _parser() -> tuple[_Parser, dict[str, Any]]:
     return parser, {name: parser.get_default(name) for name in names}
 
 
+def config_keys() -> list[str]:
+    """Every key of a config, each of which a command line takes as `--key`."""
+    return list(_parser()[1])
+
+
 def parse_config(path: Path | None, overrides: list[str]) -> Arguments:
     """Merge a YAML config with `--key value` overrides, which win.
 

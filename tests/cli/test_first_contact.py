@@ -1,6 +1,7 @@
 """A folder in, a config out; recipes by name; what is not set aside, not suggested and not looked for."""
 
 import json
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import yaml
 from PIL import Image
 
 from pos_hf import __version__
-from pos_hf.cli.main import main
+from pos_hf.cli.main import COMMANDS, main
 from pos_hf.data import load_data
 from pos_hf.errors import InputError
 from pos_hf.evaluation import load_for_inference
@@ -157,3 +158,34 @@ def test_a_mistyped_run_folder_is_not_sought_on_the_hub(folder, monkeypatch):
             load_for_inference(name, "cpu")
     with pytest.raises(InputError, match=r"did you mean 'data/images'"):
         load_for_inference("data/imges", "cpu")
+
+
+def completed(script, *typed):
+    """What bash offers for the last of the words typed."""
+    words = " ".join(f"'{word}'" for word in ("pos-hf", *typed))
+    ask = f"COMP_WORDS=({words}); COMP_CWORD={len(typed)}; _pos_hf; echo ${{COMPREPLY[@]}}"
+    return subprocess.run(
+        ["bash", "-c", f"{script}\n{ask}"], capture_output=True, text=True, check=True
+    ).stdout.split()
+
+
+def test_bash_completes_commands_flags_keys_and_recipes(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.yaml").touch()
+    assert main(["completion", "bash"]) == 0
+    script = capsys.readouterr().out
+    assert completed(script, "ch") == ["check-data"]
+    assert completed(script, "predict", "--conf") == ["--confidence"]
+    assert completed(script, "train", "m") == ["mine.yaml"]
+    assert completed(script, "train", "shapes/") == ["shapes/pos_meo", "shapes/supervised"]
+    assert completed(script, "train", "mine.yaml", "--crop_s") == ["--crop_size"]
+    for command in COMMANDS:
+        assert "--help" in completed(script, command, "--h")
+
+
+def test_fish_and_zsh_get_the_same_words(capsys):
+    assert main(["completion", "fish"]) == 0
+    fish = capsys.readouterr().out
+    assert "complete -c pos-hf -n '__fish_seen_subcommand_from train' -l crop_size\n" in fish
+    assert main(["completion", "zsh"]) == 0
+    assert "bashcompinit" in capsys.readouterr().out.splitlines()[0]

@@ -59,6 +59,21 @@ def test_the_text_holds_label_counts_every_class_and_the_papers(make_run) -> Non
     assert "negative\nin" in text and "![Prediction" in text
 
 
+def test_score_and_pictures_come_first_and_hyperparameters_are_folded(make_run) -> None:
+    folder = make_run("run")
+    settings = json.loads((folder / "run.json").read_text())
+    settings["training"]["learning_rate"] = 3e-3
+    (folder / "run.json").write_text(json.dumps(settings))
+    text = ModelCard(write_model_card(folder).read_text()).text
+    score = f"**{100 * json.loads((folder / 'metrics.json').read_text())['mean_iou']:.1f} % mIoU**"
+    shown = re.findall(r"!\[\w+\]\(([^)]+)\)", text)
+    assert [Path(picture).name for picture in shown] == ["image.jpg", "truth.png", "overlay.png"]
+    assert all((folder / picture).is_file() for picture in shown)
+    assert text.index(score) < text.index("![Image]") < text.index("A semantic") < text.index("## Use")
+    folded = text.partition("<details>")[2].partition("</details>")[0]
+    assert "| learning_rate |" in folded and text.count("learning_rate") == 1
+
+
 def test_a_run_without_unlabeled_images_claims_nothing_about_them(make_run) -> None:
     text = write_model_card(make_run("run", unlabeled=False)).read_text()
     assert "semi-supervised" not in text and "| strategy |" not in text

@@ -113,10 +113,12 @@ def pushed(tmp_path_factory) -> Iterator[Pushed]:
 
 def test_exactly_the_allowed_files_are_uploaded(pushed):
     files = set(pushed.hub.repositories["me/shapes"].files)
-    (picture,) = {name for name in files if name.startswith("examples/")}
+    pictures = {name for name in files if name.startswith("examples/")}
+    assert {Path(picture).name for picture in pictures} == {"image.jpg", "truth.png", "overlay.png"}
     student = {f"student/{name}" for name in MODEL | CODE}
-    assert files == MODEL | CODE | student | {"README.md", "metrics.json", picture}
-    assert picture.encode() in pushed.hub.repositories["me/shapes"].files["README.md"]
+    assert files == MODEL | CODE | student | {"README.md", "metrics.json"} | pictures
+    card = pushed.hub.repositories["me/shapes"].files["README.md"]
+    assert all(picture.encode() in card for picture in pictures)
 
 
 def test_a_dry_run_shows_each_file_and_sends_nothing(pushed):
