@@ -5,6 +5,7 @@ import json
 import re
 import runpy
 import shlex
+import tomllib
 from importlib import import_module
 from pathlib import Path
 
@@ -105,8 +106,6 @@ def test_every_block_is_of_a_kind_that_is_checked(document):
 def test_python_blocks_run(document, workplace):
     names: dict = {}
     for block in blocks(document, "python"):
-        if "onnxruntime" in block:
-            continue  # tests/models/test_export.py has the file that it reads
         exec(re.sub(r"max_steps=\d+", SHORT, block), names)
 
 
@@ -219,11 +218,18 @@ def test_the_page_of_settings_is_that_of_the_code():
 def test_the_notebook_runs(workplace):
     notebook = json.loads((EXAMPLES / "quickstart.ipynb").read_text())
     cells = ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
-    assert cells[0].startswith("%pip install")
+    repository = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]["Repository"]
+    assert cells[0].endswith("%pip install --quiet ../..") and f"git+{repository}\n" in cells[0]
     names: dict = {}
     for cell in cells[1:]:
         exec(re.sub(r"max_steps=\d+", SHORT, cell), names)
     assert not any(cell.get("outputs") for cell in notebook["cells"])
+
+
+def test_the_addresses_are_those_of_pyproject():
+    urls = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert (citation["repository-code"], citation["url"]) == (urls["Repository"], urls["Documentation"])
 
 
 def test_finetuning_goes_on_from_the_weights_with_other_classes(workplace, tmp_path):

@@ -61,7 +61,8 @@ def main(argv: list[str]) -> int:
         print(f"the page is written to {args.html}")
     if args.write_config is not None and report.args is not None:
         write_text(args.write_config, config(report, args.config))
-        print(f"the config is written to {args.write_config}: pos-hf train {args.write_config}")
+        following = "check-data" if report.has_errors else "train"  # its lines may mend some of the errors
+        print(f"the config is written to {args.write_config}: pos-hf {following} {args.write_config}")
     if args.write_split is not None and report.data is not None:
         write_split(report.data, args.write_split)
         print(f"the split {report.data.split_hash()} is written to {args.write_split}")

@@ -5,6 +5,7 @@ import tempfile
 from pathlib import Path
 
 from pos_hf.cli.parsing import CommandParser, importing
+from pos_hf.errors import InputError
 
 CONFIG_SUFFIXES = (".yaml", ".yml", ".json")
 EPILOG = """\
@@ -39,6 +40,12 @@ def main(argv: list[str]) -> int:
     Raises:
         InputError: the config or the data cannot be used; nothing has been trained or written.
     """
+    if argv and argv[0].startswith("-") and argv[0] not in ("-h", "--help"):
+        # or a value of the command line would be taken for the config
+        raise InputError(
+            f"{argv[0]} comes before the config: name a config file, a folder of images, a recipe or "
+            "`shapes` first, as in `pos-hf train shapes --max_steps 100`"
+        )
     arguments, overrides = parser().parse_known_args(argv)
 
     with importing():

@@ -44,7 +44,7 @@ def _is_better(runs: Sequence[Run]) -> list[str]:
             100 * number for number in paired_difference(run.image_areas, runs[0].image_areas)
         )
         with_without = _learns_from_unlabeled(run) and not _learns_from_unlabeled(runs[0])
-        what = f"With unlabeled images ({run.name})" if with_without else run.name
+        what = f"With unlabeled images, {run.name}" if with_without else run.name
         verdict = (
             "gains" if low > 0 else "loses" if high < 0 else "is not told apart from it by these images:"
         )

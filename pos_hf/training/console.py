@@ -205,7 +205,7 @@ def _row(step: int, windows: Sequence[Mapping[str, Any]], mean_iou: float | None
         [window[f"{side}_weight"] for window in windows if f"{side}_weight" in window]
         for side in ("supervised", "unsupervised")
     ]
-    spans = " ".join(f"{min(values):.2f}-{max(values):.2f}".rjust(11) for values in weights if values)
+    spans = " ".join(_span(min(values), max(values)).rjust(11) for values in weights if values)
     return [
         str(step),
         mean("supervised_loss", "{:.4f}"),
@@ -215,6 +215,12 @@ def _row(step: int, windows: Sequence[Mapping[str, Any]], mean_iou: float | None
         spans,
         "" if mean_iou is None else f"{100 * mean_iou:.1f}",
     ]
+
+
+def _span(low: float, high: float) -> str:
+    """A range in two digits, and one number where its ends are the same."""
+    ends = f"{low:.2f}", f"{high:.2f}"
+    return "-".join(dict.fromkeys(ends))
 
 
 def _aligned(cells: Sequence[str]) -> str:

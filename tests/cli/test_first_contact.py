@@ -160,6 +160,11 @@ def test_a_mistyped_run_folder_is_not_sought_on_the_hub(folder, monkeypatch):
         load_for_inference("data/imges", "cpu")
 
 
+def test_a_command_line_without_a_config_says_so(capsys):
+    assert main(["train", "--dataset", "shapes"]) == 2
+    assert "--dataset comes before the config" in capsys.readouterr().err
+
+
 def completed(script, *typed):
     """What bash offers for the last of the words typed."""
     words = " ".join(f"'{word}'" for word in ("pos-hf", *typed))

@@ -1,6 +1,7 @@
 """ONNX files compute what the models compute, at sizes that they were not traced at."""
 
 import json
+import runpy
 import shutil
 from pathlib import Path
 
@@ -15,7 +16,6 @@ from pos_hf.evaluation import load_for_inference, predict_images
 from pos_hf.models import build_model, default_image_processor
 from tests.launching import ROOT
 from tests.models.tiny import tiny_model
-from tests.test_docs import blocks
 
 pytest.importorskip("onnxscript")
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -66,15 +66,14 @@ def test_the_file_says_how_to_read_an_image(exported):
     assert {key: json.loads(value) for key, value in metadata.items()} == {"class_names": NAMES, **FACTS}
 
 
-def test_the_documents_example_reads_an_image_as_predict_does(exported, monkeypatch, capsys):
+def test_the_example_reads_an_image_as_predict_does(exported, tmp_path, capsys):
     photo = np.random.default_rng(0).integers(0, 256, (45, 60, 4), np.uint8)
-    Image.fromarray(photo).save(exported / "photo.jpg", "PNG")  # JPEG has no fourth channel
-    monkeypatch.chdir(exported)
-    (example,) = [block for block in blocks(ROOT / "docs" / "hub.md", "python") if "onnxruntime" in block]
-    names: dict = {}
-    exec(example, names)
+    Image.fromarray(photo).save(tmp_path / "photo.png")
+    paths = exported / "model.onnx", tmp_path / "photo.png", tmp_path / "mask.png"
+    example = ROOT / "scripts" / "examples" / "onnx_predict.py"
+    runpy.run_path(str(example))["main"](*map(str, paths))
     (expected,) = predict_images(*_model_and(photo, exported))
-    assert np.array_equal(names["logits"][0].argmax(0), expected)
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "mask.png")), expected)
     assert capsys.readouterr().out == f"{[NAMES[i] for i in np.unique(expected)]}\n"
 
 

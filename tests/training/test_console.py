@@ -13,6 +13,7 @@ import pytest
 from pos_hf.cli.main import main
 from pos_hf.training.console import COLUMNS, RunConsole, duration
 from tests.cli.conftest import folder, template  # noqa: F401
+from tests.launching import ROOT
 
 ARGS = SimpleNamespace(disable_tqdm=False, device=SimpleNamespace(type="cpu"))
 
@@ -103,16 +104,19 @@ def test_json_lines_hold_every_number_of_the_log(folder, capsys) -> None:  # noq
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("tmux") is None, reason="there is no tmux")
-def test_a_run_fits_a_terminal_and_its_last_screen_says_what_to_type(folder) -> None:  # noqa: F811
+@pytest.mark.parametrize(("width", "height"), [(80, 24), (120, 40)])
+def test_a_run_fits_a_terminal_and_its_last_screen_says_what_to_type(folder, width, height) -> None:  # noqa: F811
     name = f"pos-hf-test-{folder.name}"
     command = [sys.executable, "-m", "pos_hf", *scored(folder)[:2], "--max_steps", "60"]
+    command += ["--output_dir", "run"]  # the path of the test's folder would wrap
     command += ["--logging_steps", "1", "--eval_strategy", "steps", "--eval_steps", "30"]
     tmux = ["tmux", "-L", name]
-    shell = f"{' '.join(command)}; sleep 600"
-    subprocess.run([*tmux, "new-session", "-d", "-x", "80", "-y", "24", shell], check=True)
+    shell = f"cd {folder}; PYTHONPATH={ROOT} {' '.join(command)}; sleep 600"
+    subprocess.run([*tmux, "new-session", "-d", "-x", str(width), "-y", str(height), shell], check=True)
     try:
-        for _ in range(550):
-            time.sleep(1)
+        deadline = time.monotonic() + 180
+        while time.monotonic() < deadline:
+            time.sleep(0.5)
             shown = subprocess.run([*tmux, "capture-pane", "-p", "-S", "-99"], capture_output=True, text=True)
             if "pos-hf push" in shown.stdout:
                 break
@@ -121,5 +125,6 @@ def test_a_run_fits_a_terminal_and_its_last_screen_says_what_to_type(folder) -> 
         subprocess.run([*tmux, "kill-server"], check=True)
     assert "test mIoU" in screen and "report.html" in screen and "pos-hf push" in screen
     rows = [line for line in shown.stdout.splitlines() if line[:7].strip().isdigit()]
-    assert 10 <= len(rows) <= 20
+    assert 10 <= len(rows) <= 20 < height
+    assert max(map(len, screen.splitlines())) <= width
     assert "█" not in shown.stdout
