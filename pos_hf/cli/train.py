@@ -54,7 +54,8 @@ def main(argv: list[str]) -> int:
         from pos_hf.runs.train import run_training
 
     config = Path(arguments.config)
-    if config.suffix not in CONFIG_SUFFIXES and (config.is_dir() or arguments.config == "shapes"):
+    is_data = config.is_dir() or config.suffix in (".zip", ".tar") or arguments.config == "shapes"
+    if config.suffix not in CONFIG_SUFFIXES and is_data:
         return _train_folder(config, overrides)
     if config.suffix not in CONFIG_SUFFIXES and not config.exists():
         config = recipe_file(arguments.config)

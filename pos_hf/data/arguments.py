@@ -53,7 +53,10 @@ class DataArguments:
 
     dataset: str = field(
         default="shapes",
-        metadata={"help": "`shapes` (generated, nothing to download), a folder, or a Hub dataset's id."},
+        metadata={
+            "help": "`shapes` (generated, nothing to download), a folder, a .zip or .tar, or a Hub "
+            "dataset's id."
+        },
     )
     dataset_format: str = field(
         default="auto",

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from pos_hf.data.files import Stored, pass_on_exhaustion, require_package, require_regular
+from pos_hf.data.files import Stored, open_file, pass_on_exhaustion, require_package
 from pos_hf.errors import FileInputError, InputError, first_sentence
 
 
@@ -53,8 +53,8 @@ def _read(path: str, look: Any, **options: Any) -> Any:
     import pydicom
 
     try:
-        require_regular(path)
-        return look(pydicom.dcmread(path, **options))
+        with open_file(path) as file:
+            return look(pydicom.dcmread(file, **options))
     except InputError:
         raise
     except Exception as error:  # pydicom and its decoders raise whatever a damaged file leads them to

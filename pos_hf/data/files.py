@@ -11,13 +11,14 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from PIL import Image as PILImage
 from PIL import ImageOps, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 
+from pos_hf.data.archives import inside_archive, read_member
 from pos_hf.errors import FileInputError, InputError, first_sentence
 
 Stored = dict[str, Any]
@@ -96,8 +97,10 @@ def _matlab_matrix(path: str) -> np.ndarray:
     require_package("scipy", "mat", path)
     from scipy.io import loadmat
 
+    with open_file(path) as file:
+        content = loadmat(file)
     found: list[np.ndarray] = []
-    waiting: list[Any] = [value for name, value in loadmat(path).items() if not name.startswith("__")]
+    waiting: list[Any] = [value for name, value in content.items() if not name.startswith("__")]
     while waiting:  # structures hold their fields in arrays of one element
         value = waiting.pop(0)
         if not isinstance(value, np.ndarray):
@@ -126,6 +129,8 @@ def opened(stored: Stored) -> Iterator[PILImage.Image]:
     try:
         if content is None:
             require_regular(file)
+        if content is None and inside_archive(file):
+            content = read_member(file)
         if content is None and path.endswith(".json"):  # LabelMe's, with the image inside
             content = base64.b64decode(json.loads(read_text(Path(path)))["imageData"])
         source = file if content is None else io.BytesIO(content)
@@ -152,6 +157,24 @@ def _why_unreadable(error: Exception, name: str) -> str:
     return f"cannot be read as {', '.join(FORMATS[:-1])} or {FORMATS[-1]}: replace it"
 
 
+def file_of(path: str) -> str:
+    """The file on the disk that holds a page or a member of an archive; any other path as it is."""
+    file, _ = of_page(path)
+    archive = inside_archive(file)
+    return archive[0] if archive else file
+
+
+def open_file(path: str) -> BinaryIO:
+    """A file's bytes, of a member of an archive too.
+
+    Raises:
+        InputError: It is a pipe or a device, or not in its archive.
+        OSError: There is no such file.
+    """
+    require_regular(path)
+    return io.BytesIO(read_member(path)) if inside_archive(path) else open(path, "rb")
+
+
 def require_regular(path: str | Path) -> None:
     """Refuse what could be waited for without an end.
 
@@ -160,7 +183,7 @@ def require_regular(path: str | Path) -> None:
         OSError: There is no such file.
     """
     try:
-        mode = os.stat(path).st_mode
+        mode = os.stat(file_of(str(path))).st_mode
     except ValueError as error:  # a null byte
         raise FileNotFoundError(errno.ENOENT, "no file can have this name", repr(str(path))) from error
     if not stat.S_ISREG(mode):
@@ -298,10 +321,13 @@ def mapped_array(path: str) -> np.ndarray:
 
 
 def _only_array(path: str) -> np.ndarray:
-    if path.lower().endswith(".npy"):
+    if path.lower().endswith(".npy") and not inside_archive(path):
         # mapped, not loaded: it refuses pickled objects, and a header that promises more than the file holds
         return np.lib.format.open_memmap(path, mode="r")
-    with np.load(path, allow_pickle=False) as arrays:
+    with open_file(path) as file:
+        arrays = np.load(file, allow_pickle=False)
+        if isinstance(arrays, np.ndarray):
+            return arrays
         if len(arrays.files) != 1:
             raise FileInputError(path, f"holds the arrays {', '.join(arrays.files)}: store one alone")
         return arrays[arrays.files[0]]
@@ -315,5 +341,5 @@ def read_text(path: Path) -> str:
         OSError: It cannot be read.
         UnicodeDecodeError: It is no text.
     """
-    require_regular(path)
-    return path.read_text(encoding="utf-8-sig")
+    with open_file(str(path)) as file, io.TextIOWrapper(file, encoding="utf-8-sig") as text:
+        return text.read()

@@ -14,7 +14,15 @@ from pos_hf.data.colours import class_palette
 from pos_hf.data.decoding import rows_to_dataset
 from pos_hf.data.drawing import blank
 from pos_hf.data.files import Stored, pages_of, read_text
-from pos_hf.data.listing import LISTED_SUFFIXES, MASK_SUFFIXES, Files, has_place, is_pattern, list_place
+from pos_hf.data.listing import (
+    LISTED_SUFFIXES,
+    MASK_SUFFIXES,
+    Files,
+    has_place,
+    is_folder,
+    is_pattern,
+    list_place,
+)
 from pos_hf.data.segmentation_data import SegmentationData
 from pos_hf.errors import InputError
 
@@ -56,7 +64,7 @@ def load_folders(args: DataArguments) -> SegmentationData:
 
 def require_folder(root: Path) -> None:
     """Refuse a dataset that is not there."""
-    if not root.is_dir():
+    if not is_folder(root):
         raise InputError(
             f"the dataset folder {root} does not exist: `dataset` is an existing folder, or `shapes` for "
             "the generated images"
@@ -139,7 +147,7 @@ def assemble(
         args, train, held_out={row.image for row in (selection or []) + (test or [])}
     )
     return SegmentationData(
-        name=root.resolve().name,
+        name=root.resolve().name.removesuffix("!"),
         labeled=to_dataset(labeled, masked=True),
         unlabeled=to_dataset(unlabeled, masked=False),
         selection=None if selection is None else to_dataset(selection, masked=True),

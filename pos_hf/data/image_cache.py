@@ -13,7 +13,7 @@ import numpy as np
 from datasets import Dataset
 from PIL import Image
 
-from pos_hf.data.files import Stored, of_page
+from pos_hf.data.files import Stored, file_of
 from pos_hf.data.images import count_channels, picture_size
 from pos_hf.data.segmentation_data import SegmentationData
 from pos_hf.errors import InputError
@@ -52,7 +52,7 @@ def _name(stored: Stored, settings: str) -> str:
         digest.update(stored["bytes"])
     else:
         path = os.path.abspath(stored["path"])
-        status = os.stat(of_page(path)[0])
+        status = os.stat(file_of(path))
         digest.update(f"{path}\0{status.st_mtime_ns}\0{status.st_size}".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()[:32]
 

@@ -28,7 +28,8 @@ MASK_ENDS = (
     "_segmentation",
     "_L",
     "_ids",
-)
+    ".mask", ".seg", ".label", ".gt", ".segmentation",
+)  # fmt: skip
 SPLITS = {
     "train": "train", "training": "train", "test": "test", "testing": "test",
     "val": "selection", "valid": "selection", "validation": "selection", "dev": "selection",
@@ -169,8 +170,10 @@ def _beside(tree: Tree, folders: dict[str, list[str]]) -> tuple[str, str] | None
     names = [name for group in folders.values() for name in group]
     stems = [os.path.splitext(name)[0] for name in names]
     for end in MASK_ENDS:
-        if any(stem.endswith(end) and stem.removesuffix(end) in stems for stem in stems):
-            return f"{start}*", f"{start}*{end}"
+        drawn = [stem for stem in stems if stem.endswith(end) and stem.removesuffix(end) in stems]
+        if drawn:  # of a.mask.png the end is no suffix, but looks like one
+            suffix = os.path.splitext(names[stems.index(drawn[0])])[1] if "." in end else ""
+            return f"{start}*", f"{start}*{end}{suffix}"
     suffixes = sorted(
         {os.path.splitext(name)[1] for name in names}, key=lambda s: s.lower() in (".png", ".mat")
     )
@@ -215,7 +218,14 @@ def _general(folders: list[str]) -> str:
     if len({len(part) for part in parts}) > 1:
         common = os.path.commonpath(folders)
         return f"{common}/**" if common else "**"
-    return "/".join(column[0] if len(set(column)) == 1 else "*" for column in zip(*parts, strict=True))
+    return "/".join(map(_general_part, map(list, zip(*parts, strict=True))))
+
+
+def _general_part(names: list[str]) -> str:
+    if len(set(names)) == 1:
+        return names[0]
+    # of shards, train-0.tar! and train-1.tar!, what they share tells them from those of other splits
+    return f"{_common_start(names)}*!" if all(name.endswith("!") for name in names) else "*"
 
 
 def _lists(tree: Tree) -> dict[str, str]:
@@ -224,7 +234,7 @@ def _lists(tree: Tree) -> dict[str, str]:
     for name in tree.ending(".txt", ".csv"):
         stem = Path(name).stem.lower()
         for option, stems in LISTS.items():
-            if stem in stems and _names_an_image(tree, name):
+            if stem in stems and not tree.is_packed and _names_an_image(tree, name):
                 found[option].append(name)
     return {option: names[0] for option, names in found.items() if len(names) == 1}
 

@@ -3,10 +3,13 @@
 import mmap
 import os
 import re
+from collections import defaultdict
 from collections.abc import Iterator, Set
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from pos_hf.data.archives import SUFFIXES as ARCHIVES
+from pos_hf.data.archives import has_folder, inside_archive, list_members
 from pos_hf.errors import InputError
 
 IMAGE_SUFFIXES = {
@@ -20,16 +23,22 @@ Files = dict[str, str]
 """Path by id: the path inside the folder without its suffix, or what a pattern's stars stand for."""
 
 
-def walk(folder: Path, twice: Literal["refuse", "skip"] = "refuse") -> Iterator[tuple[str, list[str]]]:
+def walk(
+    folder: Path, twice: Literal["refuse", "skip"] = "refuse", archives: bool = False
+) -> Iterator[tuple[str, list[str]]]:
     """A folder and every one below it, with the names of its files; what is hidden is passed over.
 
     Args:
-        folder: Where to begin.
+        folder: Where to begin; it may be in an archive.
+        archives: Take archives for folders, too.
         twice: What to do about a link to a folder that was listed: a few could make millions of paths.
 
     Raises:
         InputError: There is such a link, or a name is not UTF-8.
     """
+    if parts := inside_archive(folder):
+        yield from _walk_archive(*parts)
+        return
     listed = {_identity(str(folder)): str(folder)}
     for parent, subfolders, names in os.walk(folder, followlinks=True):
         subfolders[:] = sorted(name for name in subfolders if not _is_hidden(name))
@@ -42,7 +51,23 @@ def walk(folder: Path, twice: Literal["refuse", "skip"] = "refuse") -> Iterator[
                 "remove it"
             )
         subfolders[:] = [name for name in subfolders if name not in again]
-        yield parent, sorted(name for name in names if not _is_hidden(name))
+        names = sorted(name for name in names if not _is_hidden(name))
+        yield parent, names
+        for name in names:
+            if archives and name.lower().endswith(ARCHIVES):
+                yield from _walk_archive(os.path.join(parent, name))
+
+
+def _walk_archive(archive: str, inside: str = "") -> Iterator[tuple[str, list[str]]]:
+    folders: dict[str, list[str]] = defaultdict(list)
+    for path in list_members(archive):
+        folder, _, name = path.rpartition("/")
+        if f"{folder}/".startswith(f"{inside}/" if inside else "") and not any(
+            map(_is_hidden, path.split("/"))
+        ):
+            folders[folder].append(name)
+    for folder, names in sorted(folders.items()):
+        yield f"{archive}!/{folder}".rstrip("/"), sorted(names)
 
 
 def list_images(folder: Path, name_end: str = "", suffixes: Set[str] = LISTED_SUFFIXES) -> Files:
@@ -60,7 +85,7 @@ def list_images(folder: Path, name_end: str = "", suffixes: Set[str] = LISTED_SU
         InputError: The folder is missing or leads back into itself, two files differ in their suffix alone,
             or a name is not UTF-8.
     """
-    if not folder.is_dir():
+    if not is_folder(folder):
         raise InputError(f"the folder {folder} does not exist: create it, or name another one in the config")
     found: Files = {}
     for parent, names in walk(folder):
@@ -83,17 +108,20 @@ class Tree(NamedTuple):
 
     @classmethod
     def of(cls, root: Path) -> "Tree":
-        """List a folder, each one in it once.
+        """List a folder, each one in it once; archives as well, where nothing outside of them is an image.
 
         Raises:
-            InputError: A name is not UTF-8.
+            InputError: A name is not UTF-8, or an archive cannot be read.
         """
-        listed = (
-            os.path.relpath(os.path.join(parent, name), root).replace(os.sep, "/")
-            for parent, names in walk(root, twice="skip")
-            for name in names
-        )
-        return cls(root, tuple(sorted(listed)))
+        tree = cls(root, tuple(_listed_names(root, archives=False)))
+        if tree.ending(*ARCHIVES) and not tree.ending(*LISTED_SUFFIXES, ".parquet", ".arrow"):
+            return cls(root, tuple(_listed_names(root, archives=True)))
+        return tree
+
+    @property
+    def is_packed(self) -> bool:
+        """Whether its images are in archives."""
+        return any(inside_archive(self.root / name) for name in self.files)
 
     def ending(self, *suffixes: str) -> list[str]:
         """The files with one of the suffixes, given in small letters."""
@@ -123,6 +151,14 @@ class Tree(NamedTuple):
         return None
 
 
+def _listed_names(root: Path, archives: bool) -> list[str]:
+    return sorted(
+        os.path.relpath(os.path.join(parent, name), root).replace(os.sep, "/")
+        for parent, names in walk(root, twice="skip", archives=archives)
+        for name in names
+    )
+
+
 def is_pattern(place: str) -> bool:
     """Whether an option names files by a pattern, like `*/images/*.jpg`, and not a folder."""
     return "*" in place
@@ -148,11 +184,11 @@ def list_place(root: Path, place: str, name_end: str = "", suffixes: Set[str] = 
     parts = str(root / place).split("/")
     first = next(index for index, part in enumerate(parts) if "*" in part)
     folder = Path("/".join(parts[:first]) or "/")
-    if not folder.is_dir():
+    if not is_folder(folder):
         raise InputError(f"the folder {folder} does not exist: create it, or name another one in the config")
     fits = _as_regex(parts[first:])
     found: Files = {}
-    for parent, names in walk(folder):
+    for parent, names in walk(folder, archives="!" in place):
         inside = os.path.relpath(parent, folder).replace(os.sep, "/")
         for name in names:
             match = fits.fullmatch(name if inside == "." else f"{inside}/{name}")
@@ -164,8 +200,14 @@ def list_place(root: Path, place: str, name_end: str = "", suffixes: Set[str] = 
 def has_place(root: Path, place: str) -> bool:
     """Whether there is what `list_place` would look into."""
     if not is_pattern(place):
-        return (root / place).is_dir()
-    return Path(str(root / place).partition("*")[0] + "x").parent.is_dir() and bool(list_place(root, place))
+        return is_folder(root / place)
+    folder = Path(str(root / place).partition("*")[0] + "x").parent
+    return is_folder(folder) and bool(list_place(root, place))
+
+
+def is_folder(path: Path) -> bool:
+    """Whether there is such a folder, on the disk or in an archive."""
+    return path.is_dir() or has_folder(path)
 
 
 def _as_regex(parts: list[str]) -> re.Pattern[str]:

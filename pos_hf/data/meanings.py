@@ -157,5 +157,6 @@ READERS = {
     "classes.txt": _names,
     "class_dict.csv": _named_colors,
     "classes.json": _json,
+    "id2label.json": _json,
 }
 """By file name, in small letters."""

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
-from pos_hf.data.files import Stored, pass_on_exhaustion, require_package, require_regular
+from pos_hf.data.archives import inside_archive
+from pos_hf.data.files import Stored, open_file, pass_on_exhaustion, require_package, require_regular
 from pos_hf.errors import FileInputError, InputError, first_sentence
 
 # tags of TIFF and GeoTIFF
@@ -49,8 +50,7 @@ def tiff_layout(stored: Stored) -> Layout | None:
     if stored["bytes"] is not None or not path.lower().endswith((".tif", ".tiff")):
         return None
     try:
-        require_regular(path)
-        with open(path, "rb") as file:
+        with open_file(path) as file:
             start = file.read(8)
             tags = ImageFileDirectory_v2(start + (file.read(8) if start[2:3] == b"+" else b""))
             file.seek(tags.next)
@@ -105,8 +105,9 @@ def opened_raster(path: str) -> Iterator[Any]:
     require_package("rasterio", "geo", path)
     try:
         require_regular(path)
+        source = open_file(path) if inside_archive(path) else path
         # no other driver: some of GDAL's formats name further files
-        with _session() as rasterio, rasterio.open(path, driver="GTiff") as raster:
+        with _session() as rasterio, rasterio.open(source, driver="GTiff") as raster:
             yield raster
     except InputError:
         raise

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from pos_hf.data.arguments import DataArguments
 from pos_hf.data.formats import FORMATS
 from pos_hf.data.layouts import find_layout
-from pos_hf.data.listing import IMAGE_SUFFIXES, Tree, has_place
+from pos_hf.data.listing import ARCHIVES, IMAGE_SUFFIXES, Tree, has_place, is_folder
 from pos_hf.data.meanings import find_meaning
 from pos_hf.errors import InputError
 
@@ -51,10 +51,12 @@ def resolve(args: DataArguments) -> tuple[DataArguments, list[str]]:
     Raises:
         InputError: The folder is not understood.
     """
+    if Path(args.dataset).is_file() and args.dataset.lower().endswith(ARCHIVES):
+        args = dataclasses.replace(args, dataset=f"{args.dataset}!")  # all that is in it
     root = Path(args.dataset)
     if args.dataset_format != "auto":
         return args, []
-    if args.dataset == "shapes" or not root.is_dir():
+    if args.dataset == "shapes" or not is_folder(root):
         # a Hub id has one slash; a folder that is not there gets the folder source's sentence
         return dataclasses.replace(args, dataset_format="folders"), []
     defaults, tree = DataArguments(), Tree.of(root)
@@ -91,7 +93,7 @@ def recognise(tree: Tree) -> Recognised:
         return Recognised({"dataset_format": benchmark}, [f"read as {benchmark}, as its site publishes it"])
     if tree.ending(".parquet") or {"dataset_dict.json", "state.json"} & set(tree.files):
         return Recognised({"dataset_format": "huggingface"}, ["read as a Hugging Face dataset"])
-    found = [name for name, format in FORMATS.items() if format.looks_like(tree)]
+    found = [name for name, format in FORMATS.items() if not tree.is_packed and format.looks_like(tree)]
     if len(found) > 1:
         titles = " and ".join(FORMATS[name].title for name in found)
         raise InputError(
@@ -103,7 +105,7 @@ def recognise(tree: Tree) -> Recognised:
             {"dataset_format": found[0]}, [f"annotations are read as {FORMATS[found[0]].title}"]
         )
     options, said = find_layout(tree)
-    has_pairs = options or (tree.root / "images").is_dir()
+    has_pairs = options or is_folder(tree.root / "images")
     if not has_pairs:
         raise _not_understood(tree)
     return Recognised({"dataset_format": "folders", **options}, said)
