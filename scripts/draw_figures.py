@@ -11,10 +11,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pos_hf.balancing import Gramian, pos, uniform
+from pos_hf.reporting.figures import ON_ANY_GROUND
 
 FOLDER = Path(__file__).parents[1] / "docs" / "figures"
 PAPER, PLAIN, BOUNDED = pos(min_weight=0), pos(min_weight=0, meo=False), pos()
-BLUE, ORANGE, GREY, GREEN = "#2563c9", "#d9730d", "#8a8f98", "#178a5b"
+BLUE, ORANGE, GREY, GREEN, PURPLE = "#2563c9", "#d9730d", "#8a8f98", "#178a5b", "#a855c7"
 # title: norm of g_u (g_s has norm 1) and the angle between them in degrees
 SITUATIONS = {
     "conflict": (0.5, 125),
@@ -51,7 +52,7 @@ def draw_geometry() -> Figure:
             (g_u, ORANGE, "$g_u$"),
             (updates[uniform], GREY, "average"),
             (updates[PAPER], GREEN, "POS+MEO"),
-            (updates[PLAIN], "black", "POS"),
+            (updates[PLAIN], PURPLE, "POS"),
         ):
             arrow(axes, vector, color, name)
         axes.set(title=title, aspect="equal", xlim=(-0.6, 1.15), ylim=(-0.12, 0.72))
@@ -98,7 +99,7 @@ def weights(strategy: object, gramians: Iterable[Gramian]) -> np.ndarray:
 def main(folder: Path) -> None:
     """Write the figures; the same bytes for the same matplotlib."""
     folder.mkdir(parents=True, exist_ok=True)
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "pos_hf"}):
+    with matplotlib.rc_context(ON_ANY_GROUND | {"svg.fonttype": "none", "svg.hashsalt": "pos_hf"}):
         for name, figure in {"geometry": draw_geometry(), "weights": draw_weights()}.items():
             figure.savefig(folder / f"{name}.svg", metadata={"Date": None, "Creator": None})
 

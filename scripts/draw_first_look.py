@@ -7,6 +7,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from pos_hf.data.colours import class_palette
+from pos_hf.reporting.figures import NEUTRAL
 from pos_hf.reporting.gallery import stored_example
 from pos_hf.reporting.pictures import overlay, tint
 from pos_hf.run_folder import read_runs
@@ -15,7 +16,7 @@ FILE = Path(__file__).parents[1] / "docs" / "figures" / "first_look.png"
 TITLES = ("image", "truth", "labels alone", "with unlabeled images")
 NUM_IMAGES = 2  # the first of the examples, which are spread over the test set and not picked by score
 SIDE, GAP, TITLE = 192, 8, 26
-INK, PAPER = (40, 42, 46), (255, 255, 255)
+INK = NEUTRAL
 
 
 def main(demo: Path, file: Path = FILE) -> None:
@@ -25,7 +26,7 @@ def main(demo: Path, file: Path = FILE) -> None:
     palette = class_palette(dict(enumerate(names)))
     columns = len(TITLES)
     size = (columns * (SIDE + GAP) + GAP, TITLE + NUM_IMAGES * (SIDE + GAP) + TITLE)
-    canvas = Image.new("RGB", size, PAPER)
+    canvas = Image.new("RGBA", size)  # no ground: shown on light and dark pages
     draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(15)
     for column, title in enumerate(TITLES):
         draw.text((GAP + column * (SIDE + GAP), 5), title, fill=INK, font=font)
@@ -43,7 +44,7 @@ def main(demo: Path, file: Path = FILE) -> None:
         )
         draw.text((left + 21, top), name.replace("_", " "), fill=INK, font=font)
         left += 21 + round(font.getlength(name)) + 18
-    canvas.quantize(128).save(file, optimize=True)
+    canvas.save(file, optimize=True)
 
 
 if __name__ == "__main__":

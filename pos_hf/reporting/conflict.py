@@ -8,10 +8,10 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from pos_hf.reporting.figures import plain_numbers
+from pos_hf.reporting.figures import ON_ANY_GROUND, plain_numbers
 
 COSINES = {
-    "full gradients": ("cosine", "#111111", "o"),
+    "full gradients": ("cosine", "#a855c7", "o"),
     "one batch's own": ("batch_cosine", "#8a8f98", "D"),
     "two batches, supervised": ("supervised_cosine", "#2563c9", "s"),
     "two batches, unsupervised": ("unsupervised_cosine", "#d9730d", "s"),
@@ -48,7 +48,7 @@ def conflict_picture(moments: Mapping[str, Mapping[str, Any]]) -> str:
     Returns:
         SVG, the same bytes for the same numbers.
     """
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "conflict"}):
+    with matplotlib.rc_context(ON_ANY_GROUND | {"svg.fonttype": "none", "svg.hashsalt": "conflict"}):
         figure = Figure(figsize=(8.4, 3.4), layout="constrained")
         left, right = figure.subplots(1, 2)
         left.axhline(0, color="#8a8f98", linewidth=0.8)

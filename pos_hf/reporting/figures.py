@@ -36,6 +36,15 @@ MAX_CLASSES, MAX_COLUMNS = 16, 24
 """Of a heatmap."""
 NAMES_AS_THEY_ARE: dict[Any, Any] = {"text.parse_math": False}
 """For every figure: a class or an arm may be called $x, which is no formula."""
+NEUTRAL = "#777b84"  # can be read on white and on black
+ON_ANY_GROUND: dict[Any, Any] = {
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
+    **dict.fromkeys(
+        ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), NEUTRAL
+    ),
+}
+"""For a figure that is shown on pages of both colour schemes."""
 STYLE: dict[Any, Any] = NAMES_AS_THEY_ARE | {
     "svg.fonttype": "none",  # text stays text, in the page's font
     "font.size": 9.5,

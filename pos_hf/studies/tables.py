@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from pos_hf.evaluation import Inference
 from pos_hf.files import written_aside
-from pos_hf.reporting.figures import NAMES_AS_THEY_ARE
+from pos_hf.reporting.figures import NAMES_AS_THEY_ARE, ON_ANY_GROUND
 from pos_hf.reporting.intervals import Interval
 from pos_hf.studies.plan import Study
 from pos_hf.studies.scores import Cell, read_study_scores, study_cells
@@ -173,7 +173,8 @@ def _html(title: str, header: list[str], rows: Rows, caption: str, picture: str)
 def _drawn(draw: Callable[[Study, list[Cell]], Figure], study: Study, cells: list[Cell]) -> str:
     """A figure as SVG."""
     file = StringIO()
-    with matplotlib.rc_context(NAMES_AS_THEY_ARE | {"svg.hashsalt": PICTURE_FILE}):  # the same ids each time
+    # the same ids each time
+    with matplotlib.rc_context(NAMES_AS_THEY_ARE | ON_ANY_GROUND | {"svg.hashsalt": PICTURE_FILE}):
         draw(study, cells).savefig(file, format="svg", metadata={"Date": None})
     return file.getvalue()
 

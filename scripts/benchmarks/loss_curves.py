@@ -19,6 +19,8 @@ from train_step import PRECISIONS
 from transformers import TrainerCallback
 from workload import WORKLOADS, build_network, draw_pictures, our_dataset, our_trainer
 
+from pos_hf.reporting.figures import NEUTRAL, ON_ANY_GROUND
+
 OBJECTIVES = ("supervised", "unsupervised")
 
 
@@ -88,8 +90,9 @@ def difference(left, right):
 
 def draw(path, runs):
     """One panel an objective, one line a run."""
+    plt.rcParams.update(ON_ANY_GROUND)
     figure, panels = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
-    styles = ({"color": "black", "linewidth": 3, "alpha": 0.35}, {"color": "C0"}, {"color": "C1", "ls": "--"})
+    styles = ({"color": NEUTRAL, "linewidth": 3, "alpha": 0.35}, {"color": "C0"}, {"color": "C1", "ls": "--"})
     for index, (panel, name) in enumerate(zip(panels, OBJECTIVES, strict=True)):
         for (title, losses), style in zip(runs.items(), styles, strict=False):
             panel.plot([row[index] for row in losses], label=title, **style)
