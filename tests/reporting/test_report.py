@@ -56,7 +56,7 @@ def test_pictures_of_predictions_mistakes_and_pseudo_labels_are_on_the_page(page
     assert [caption for caption in captions if caption.startswith("step")] == [
         f"step {step}" for step in range(50, 301, 50)
     ]
-    assert "had become worse at step 150." in page
+    assert "at step 150: pseudo-labels had become worse" in page
 
 
 def test_the_page_needs_nothing_from_outside(page) -> None:
