@@ -6,9 +6,9 @@ after a resume.
 """
 
 import copy
-import dataclasses
 import logging
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,8 @@ from datasets import Dataset as HFDataset
 from torch.utils.data import Dataset, Sampler, default_collate
 
 from pos_hf.data.arguments import DataArguments
+from pos_hf.data.decoding import RowDecoder
+from pos_hf.data.geometry import Large
 from pos_hf.data.segmentation_data import SegmentationData, row_ids
 from pos_hf.data.splits import count_labels
 from pos_hf.data.views import Views
@@ -61,8 +63,8 @@ class PairedDataset(Dataset[Item]):
         skip_bad: bool = False,
         epoch_over: str = "unlabeled",
     ) -> None:
-        self.labeled = labeled
-        self.unlabeled = unlabeled
+        self.labeled = _in_parts(labeled)
+        self.unlabeled = _in_parts(unlabeled)
         self.views = views
         self.seed = seed
         self.unlabeled_ratio = unlabeled_ratio
@@ -97,7 +99,7 @@ class PairedDataset(Dataset[Item]):
     def for_method(self, num_strong_views: int, second_draw: bool) -> "PairedDataset":
         """The same pairs, with the views that a method needs."""
         pairs = copy.copy(self)
-        pairs.views = dataclasses.replace(self.views, num_strong_views=num_strong_views)
+        pairs.views = replace(self.views, num_strong_views=num_strong_views)
         pairs.second_draw = second_draw
         return pairs
 
@@ -157,7 +159,7 @@ class PairedDataset(Dataset[Item]):
 
     def _look_for_labels(self, row: dict[str, Any], index: int) -> None:
         """Masks may change after they were checked: say so of ignored ones, stop when all are."""
-        if sum(row["mask"].histogram()[:IGNORE_INDEX]):
+        if isinstance(row["mask"], Large) or sum(row["mask"].histogram()[:IGNORE_INDEX]):
             self._without_labels.discard(index)
             return
         if index not in self._without_labels:
@@ -172,6 +174,12 @@ class PairedDataset(Dataset[Item]):
     def _generator(self, stream: int, key: Key) -> np.random.Generator:
         # + 1: a seed cannot hold NO_LABEL, which is negative
         return np.random.default_rng([self.seed, stream, *(index + 1 for index in key)])
+
+
+def _in_parts(rows: HFDataset) -> HFDataset:
+    """The rows, large files among them decoded where views are cut from them."""
+    decoder = rows.format["format_kwargs"].get("transform")
+    return rows.with_transform(replace(decoder, in_parts=True)) if isinstance(decoder, RowDecoder) else rows
 
 
 class PairSampler(Sampler[Key]):

@@ -14,13 +14,26 @@ from PIL import ImageColor
 from pos_hf.data.arguments import DataArguments
 from pos_hf.data.drawing import draw, is_drawing
 from pos_hf.data.files import ARRAYS, Stored, read_mask_array, read_picture
+from pos_hf.data.geometry import Large, Part, Picture, size_of
 from pos_hf.data.image_cache import kept
-from pos_hf.data.images import DEEP_MODES, RGB, count_channels, read_image, read_part
-from pos_hf.data.rasters import Box, raster_layout
+from pos_hf.data.images import (
+    DEEP_MODES,
+    RGB,
+    count_channels,
+    has_draft,
+    has_parts,
+    is_large,
+    picture_size,
+    read_draft,
+    read_image,
+    read_part,
+)
+from pos_hf.data.rasters import Box, raster_layout, read_raster, tiff_layout
 from pos_hf.errors import FileInputError, InputError
 from pos_hf.values import IGNORE_INDEX
 
 STORED_IMAGE = Image(decode=False)
+ROWS = 256
 PAINTED = {2: "LA", 3: "RGB", 4: "RGBA"}
 
 
@@ -41,6 +54,7 @@ class RowDecoder:
         image_range: Values of deep (16-bit or float) images that become 0 and 255.
         num_classes: Ids from here on are refused, but 255; None takes any.
         num_channels: Channels that every image must have, 3 for pictures; None takes any.
+        in_parts: Of large files give what decodes a part, where their format has any.
         cache: Folder where decoded pictures are kept; None keeps none.
     """
 
@@ -53,6 +67,7 @@ class RowDecoder:
     image_range: tuple[float, float] | None = None
     num_classes: int | None = None
     num_channels: int | None = None
+    in_parts: bool = field(default=False, repr=False)
     cache: Path | None = field(default=None, repr=False)  # the others' repr names a kept picture
 
     @classmethod
@@ -77,17 +92,17 @@ class RowDecoder:
         """
         decoded = dict(batch)
         if "image" in batch:
-            read = [self._kept_image_and_gaps(stored) for stored in batch["image"]]
+            read = [self._for_views(stored) for stored in batch["image"]]
             decoded["image"], gaps = [image for image, _ in read], [gaps for _, gaps in read]
         if "mask" in batch:
-            decoded["mask"] = [self._kept_mask(stored) for stored in batch["mask"]]
+            decoded["mask"] = [self._mask_for_views(stored) for stored in batch["mask"]]
         for index, mask in enumerate(decoded.get("mask", [])):
             name = mask_name({column: batch[column][index] for column in batch})
             if "image" in decoded:
                 require_same_size(decoded["image"][index], mask, name)
-                if (empty := gaps[index]) is not None:
+                if (empty := gaps[index]) is not None and not isinstance(mask, Large):
                     mask.paste(IGNORE_INDEX, mask=PILImage.fromarray(empty))
-            if self.num_classes is not None:
+            if self.num_classes is not None and not isinstance(mask, Large):
                 require_known_ids(np.array(mask.histogram()), self.num_classes, name)
         return decoded
 
@@ -99,7 +114,7 @@ class RowDecoder:
         """
         return self.image_and_gaps(stored)[0]
 
-    def image_and_gaps(self, stored: Stored) -> tuple[PILImage.Image | np.ndarray, np.ndarray | None]:
+    def image_and_gaps(self, stored: Stored) -> tuple[Picture, np.ndarray | None]:
         """`image`, and where it says that it has no data, bool [H, W]; None where it says nothing."""
         name = stored["path"] or "an image"
         self._check_channels(self.count_channels(stored), name)
@@ -110,19 +125,51 @@ class RowDecoder:
             return values.convert(RGB), None
         return self._decoded(values, name)
 
-    def part(self, stored: Stored, box: Box) -> tuple[PILImage.Image | np.ndarray, np.ndarray | None]:
+    def part(self, stored: Stored, box: Box) -> tuple[Picture, np.ndarray | None]:
         """`image_and_gaps` of a part, see `read_part`."""
         self._check_channels(self.count_channels(stored), stored["path"])
         return self._decoded(read_part(stored, box, self.bands), stored["path"])
 
-    def _decoded(
-        self, values: np.ndarray, name: str
-    ) -> tuple[PILImage.Image | np.ndarray, np.ndarray | None]:
+    def _decoded(self, values: np.ndarray, name: str) -> tuple[Picture, np.ndarray | None]:
         gaps = np.asarray(np.ma.getmaskarray(values).all(-1)) if np.ma.is_masked(values) else None
         pixels = self._to_bytes(values, name)
         return PILImage.fromarray(pixels) if pixels.shape[2] == len(RGB) else pixels, gaps
 
-    def _kept_image_and_gaps(self, stored: Stored) -> tuple[PILImage.Image | np.ndarray, np.ndarray | None]:
+    def _for_views(self, stored: Stored) -> tuple[Picture | Large, np.ndarray | None]:
+        if not self.in_parts or not is_large(stored):
+            return self._kept_image_and_gaps(stored)
+        if has_parts(stored):
+
+            def read(box: Box, _: float) -> Part:
+                picture, gaps = self.part(stored, box)
+                return Part(picture, box.left, box.top, gaps)
+
+            return Large(picture_size(stored), read), None
+        if has_draft(stored) and not self.bands:
+
+            def draft(_: Box, shrinkage: float) -> Part:
+                picture, shrink = read_draft(stored, shrinkage)
+                return Part(picture.convert(RGB), 0, 0, shrink=shrink)
+
+            self._check_channels(len(RGB), stored["path"])
+            return Large(picture_size(stored), draft), None
+        return self._kept_image_and_gaps(stored)
+
+    def _mask_for_views(self, stored: Stored) -> PILImage.Image | Large:
+        layout = tiff_layout(stored) if self.in_parts and is_large(stored) else None
+        if layout is None or layout.bands > 1 or not layout.is_plain:
+            return self._kept_mask(stored)
+
+        def read(box: Box, _: float) -> Part:
+            values = np.ma.getdata(read_raster(stored["path"], box=box))[..., 0]
+            mask = self._as_mask(values, stored["path"])
+            if self.num_classes is not None:
+                require_known_ids(np.array(mask.histogram()), self.num_classes, stored["path"])
+            return Part(mask, box.left, box.top)
+
+        return Large((layout.width, layout.height), read)
+
+    def _kept_image_and_gaps(self, stored: Stored) -> tuple[Picture, np.ndarray | None]:
         if self.cache is None or raster_layout(stored):  # whose gaps would be lost
             return self.image_and_gaps(stored)
         return kept(self.cache, stored, f"image {self}", lambda: self.image(stored)), None
@@ -163,8 +210,10 @@ class RowDecoder:
         if not np.isfinite(plain).all():
             raise InputError(f"{name} holds values that are not finite: write numbers in their place")
         low, high = self.image_range
-        clipped = np.clip(plain.astype(np.float64), low, high)
-        pixels = ((clipped - low) * (255 / (high - low)) + 0.5).astype(np.uint8)
+        pixels = np.empty(plain.shape, np.uint8)
+        for top in range(0, len(plain), ROWS):  # of a large image not all in eight bytes a value at once
+            clipped = np.clip(plain[top : top + ROWS].astype(np.float64), low, high)
+            pixels[top : top + ROWS] = (clipped - low) * (255 / (high - low)) + 0.5
         if np.ma.is_masked(values):
             pixels[np.ma.getmaskarray(values)] = 0
         return pixels
@@ -178,7 +227,9 @@ class RowDecoder:
         name = stored["path"] or "a mask"
         if is_drawing(stored):
             return PILImage.fromarray(draw(stored))
-        values = mask_values(stored)
+        return self._as_mask(mask_values(stored), name)
+
+    def _as_mask(self, values: np.ndarray, name: str) -> PILImage.Image:
         if self.mask_colors:
             if not ((values >= 0) & (values <= 255)).all():
                 raise _mask_error(name, "holds values that are no colours of 0 to 255: redraw it")
@@ -219,7 +270,9 @@ class RowDecoder:
         return (grey >= self.mask_threshold).astype(np.uint8)
 
     def _ids(self, values: np.ndarray) -> np.ndarray:
-        if values.dtype.kind == "u" and values.dtype.itemsize <= 2:
+        if values.dtype == np.uint8:  # in one byte a pixel
+            return np.asarray(PILImage.fromarray(values).point(self._lookup[:256].tolist()))
+        if values.dtype == np.uint16:
             return self._lookup[values]
         ids = np.where(
             (values >= 0) & (values < len(self._lookup)), self._lookup[values.clip(0, 65535)], values
@@ -270,17 +323,17 @@ def mask_name(stored_row: dict[str, Any]) -> str:
     return stored_row["mask"]["path"] or str(stored_row.get("id", "a mask"))
 
 
-def require_same_size(image: PILImage.Image | np.ndarray, mask: PILImage.Image, name: str) -> None:
+def require_same_size(image: Picture | Large, mask: PILImage.Image | Large, name: str) -> None:
     """Compare an image with its mask.
 
     Raises:
         InputError: Their sizes differ.
     """
-    width, height = (image.shape[1], image.shape[0]) if isinstance(image, np.ndarray) else image.size
+    width, height = size_of(image)
     if (width, height) != mask.size:
         raise _mask_error(
             name,
-            f"is {mask.width} x {mask.height} pixels, but its image is {width} x {height}: give both the "
+            f"is {mask.size[0]} x {mask.size[1]} pixels, but its image is {width} x {height}: give both the "
             "same size",
         )
 

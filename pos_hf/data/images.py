@@ -1,5 +1,6 @@
 """The one opener of images of any format and number of channels. What values mean is in decoding.py."""
 
+import os
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,16 +11,20 @@ from pos_hf.data.files import (
     ORIENTATION,
     Stored,
     array_shape,
+    file_of,
     is_array,
     mapped_array,
     opened,
     read_array,
+    read_header,
     read_picture,
 )
 from pos_hf.data.rasters import Box, raster_layout, read_raster, tiff_layout
 from pos_hf.errors import FileInputError
 
 RGB = "RGB"
+LARGE, LARGE_FILE = 1 << 24, 1 << 20
+"""Pixels and bytes from which on an image is decoded in parts, where its format has any."""
 DEEP_MODES = ("I", "F", "I;16", "I;16B", "I;16L")
 
 
@@ -83,6 +88,47 @@ def read_part(stored: Stored, box: Box, bands: Sequence[int] = ()) -> np.ndarray
     values = read_raster(stored["path"], bands, box)
     is_grey = layout.is_picture and layout.bands == 1 and not bands
     return np.ma.repeat(values, len(RGB), 2) if is_grey else values
+
+
+def is_large(stored: Stored) -> bool:
+    """Whether an image or a mask has so many pixels that decoding all of them for one crop is slow."""
+    if stored["bytes"] is not None:
+        return False
+    try:
+        if os.path.getsize(file_of(stored["path"])) < LARGE_FILE:
+            return False  # and is not opened a second time
+    except OSError:  # who reads it says what is wrong
+        return False
+    width, height = picture_size(stored)
+    return width * height > LARGE
+
+
+def has_draft(stored: Stored) -> bool:
+    """Whether an image can be decoded at a fraction of its size: a JPEG that is not turned."""
+    if stored["bytes"] is not None or not str(stored["path"]).lower().endswith((".jpg", ".jpeg")):
+        return False
+    header = read_header(stored)
+    return header.mode in ("L", RGB) and not header.is_turned
+
+
+def read_draft(stored: Stored, shrinkage: float) -> tuple[PILImage.Image, int]:
+    """Decode a picture for which `has_draft` holds at a half, a quarter or an eighth of its size.
+
+    Args:
+        stored: The picture.
+        shrinkage: It will be made smaller by this factor.
+
+    Returns:
+        The picture, and the largest of 1, 2, 4 and 8 that is not above the factor, by which it is smaller.
+
+    Raises:
+        InputError: As `read_image`.
+    """
+    with opened(stored) as picture:
+        shrink = next(factor for factor in (8, 4, 2, 1) if factor <= max(shrinkage, 1))
+        picture.draft(None, (picture.width // shrink, picture.height // shrink))
+        picture.load()
+        return picture.copy(), shrink
 
 
 def is_picture(stored: Stored) -> bool:

@@ -173,8 +173,9 @@ def written_raster(path: Path, size: tuple[int, int], place: dict[str, Any], **o
 @contextmanager
 def _session() -> Iterator[Any]:
     import rasterio
-    from rasterio.errors import NotGeoreferencedWarning
+    from rasterio.errors import NodataShadowWarning, NotGeoreferencedWarning
 
     with warnings.catch_warnings(), rasterio.Env(GDAL_CACHEMAX=CACHE):
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        warnings.simplefilter("ignore", NodataShadowWarning)
         yield rasterio

@@ -1,7 +1,8 @@
-"""The published views of one image, in Pillow, drawn from a numpy Generator: geometry, colours, CutMix boxes.
+"""The published views of one image, in Pillow, drawn from a numpy Generator: colours and CutMix boxes.
 
 Everything here follows the published code of UniMatch V1 and V2 (Yang et al., CVPR 2023 and TPAMI 2025).
-Pairs and batches are in batches.py; the same photometry on the accelerator is in device_views.py.
+Resize, crop and flip are in geometry.py, pairs and batches in batches.py, and the same photometry on the
+accelerator in device_views.py.
 """
 
 import math
@@ -10,9 +11,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.random import Generator
-from PIL import Image, ImageEnhance, ImageFilter, ImageOps
+from PIL import Image, ImageEnhance, ImageFilter
 
 from pos_hf.data.arguments import DataArguments
+from pos_hf.data.geometry import (
+    Large,
+    Picture,
+    crop_mask,
+    crop_pictures,
+    draw_geometry,
+    padding_mask,
+    size_of,
+)
 from pos_hf.values import IGNORE_INDEX
 
 JITTER_PROBABILITY, GRAYSCALE_PROBABILITY, BLUR_PROBABILITY, CUTMIX_PROBABILITY = 0.8, 0.2, 0.5, 0.5
@@ -26,18 +36,6 @@ CUTMIX_ASPECT = (0.3, 1 / 0.3)  # height / width
 NOISE_SPREAD = math.sqrt(4 * (256**2 - 1) / 12)  # of the sum of four bytes
 
 HUE = 3  # among the jitter's operations: brightness, contrast, saturation, hue
-
-Picture = Image.Image | np.ndarray
-
-
-class Geometry(NamedTuple):
-    """One draw of resize, crop and flip, in pixels of the resized image."""
-
-    width: int
-    height: int
-    left: int
-    top: int
-    flip: bool
 
 
 class Photometry(NamedTuple):
@@ -61,54 +59,6 @@ class Photometry(NamedTuple):
     def to_row(self) -> list[float]:
         """The twelve numbers device_views.py reads."""
         return [*self[:4], *self.order, self.grayscale, self.sigma, self.noise, self.noise_seed]
-
-
-def draw_geometry(
-    size: tuple[int, int], crop_size: int, scale_range: tuple[float, float], rng: Generator
-) -> Geometry:
-    """Draw the weak view of an image of `size` (width, height): long side, crop, flip."""
-    width, height = size
-    long_side = max(size)
-    low, high = (max(int(long_side * scale), 1) for scale in scale_range)
-    target = int(rng.integers(low, high + 1))
-    # the long side is exact, the short one rounded half up; of both a pixel is left
-    if height > width:
-        width, height = max(int(width * target / height + 0.5), 1), target
-    else:
-        width, height = target, max(int(height * target / width + 0.5), 1)
-    left = int(rng.integers(max(width - crop_size, 0) + 1))
-    top = int(rng.integers(max(height - crop_size, 0) + 1))
-    return Geometry(width, height, left, top, bool(rng.random() < 0.5))
-
-
-def crop_image(image: Image.Image, geometry: Geometry, crop_size: int) -> Image.Image:
-    """Resize bilinearly, pad with black on the right and at the bottom, crop to a square, flip.
-
-    Only what the crop keeps is resized, several times faster for large images; its pixels are those of the
-    whole image's resize to one or two grey levels of rounding.
-    """
-    width, height = min(crop_size, geometry.width), min(crop_size, geometry.height)
-    across, down = image.width / geometry.width, image.height / geometry.height
-    left, top = geometry.left * across, geometry.top * down
-    right, bottom = min(left + width * across, image.width), min(top + height * down, image.height)
-    cropped = image.resize((width, height), Image.Resampling.BILINEAR, box=(left, top, right, bottom))
-    return _pad_and_flip(cropped, geometry, crop_size, fill=0)
-
-
-def crop_mask(mask: Image.Image, geometry: Geometry, crop_size: int) -> Image.Image:
-    """The same for a one-channel map of class ids: nearest neighbour, padded with 255."""
-    resized = mask.resize((geometry.width, geometry.height), Image.Resampling.NEAREST)
-    right, bottom = geometry.left + crop_size, geometry.top + crop_size
-    kept = (geometry.left, geometry.top, min(right, resized.width), min(bottom, resized.height))
-    cropped = resized.crop(kept)
-    return _pad_and_flip(cropped, geometry, crop_size, fill=IGNORE_INDEX)
-
-
-def _pad_and_flip(picture: Image.Image, geometry: Geometry, crop_size: int, fill: int) -> Image.Image:
-    missing = (crop_size - picture.width, crop_size - picture.height)
-    if any(missing):
-        picture = ImageOps.expand(picture, (0, 0, *missing), fill)
-    return ImageOps.mirror(picture) if geometry.flip else picture
 
 
 def draw_photometry(rng: Generator) -> Photometry:
@@ -247,18 +197,26 @@ class Views:
             strong_views=args.strong_views,
         )
 
-    def labeled(self, image: Picture, mask: Image.Image, rng: Generator) -> dict[str, np.ndarray]:
+    def labeled(
+        self, image: Picture | Large, mask: Image.Image | Large, rng: Generator
+    ) -> dict[str, np.ndarray]:
         """Weak view of a labeled row: pixel_values uint8 [C, H, W], labels int64 [H, W] (255 on padding)."""
-        rare = np.intersect1d(self.rare_classes, np.asarray(mask)) if self.rare_class_retries else np.empty(0)
+        rare = np.empty(0)
+        if self.rare_class_retries:
+            rare = np.intersect1d(
+                self.rare_classes, np.asarray(mask.all() if isinstance(mask, Large) else mask)
+            )
         for _ in range(1 + self.rare_class_retries):
             geometry = draw_geometry(mask.size, self.crop_size, self.scale_range, rng)
             labels = crop_mask(mask, geometry, self.crop_size)
             if rare.size == 0 or np.isin(rare, np.asarray(labels)).any():
                 break
-        weak = [crop_image(band, geometry, self.crop_size) for band in to_pictures(image)]
-        return {"pixel_values": to_channels_first(weak), "labels": np.asarray(labels, np.int64)}
+        weak, gaps = crop_pictures(image, geometry, self.crop_size)
+        ids = np.array(labels, np.int64)
+        ids[gaps] = IGNORE_INDEX
+        return {"pixel_values": to_channels_first(weak), "labels": ids}
 
-    def unlabeled(self, image: Picture, rng: Generator) -> dict[str, np.ndarray]:
+    def unlabeled(self, image: Picture | Large, rng: Generator) -> dict[str, np.ndarray]:
         """Weak and strong views of an unlabeled row, all of one geometry.
 
         Returns:
@@ -266,11 +224,10 @@ class Views:
             padding; and strong_pixel_values uint8 [K, C, H, W] or, for device_views.py, photometry float32
             [K, 12].
         """
-        pictures = to_pictures(image)
-        geometry = draw_geometry(pictures[0].size, self.crop_size, self.scale_range, rng)
-        weak = [crop_image(picture, geometry, self.crop_size) for picture in pictures]
+        geometry = draw_geometry(size_of(image), self.crop_size, self.scale_range, rng)
+        weak, _ = crop_pictures(image, geometry, self.crop_size)
         draws = [gentler(draw_photometry(rng), self.strong_views) for _ in range(self.num_strong_views)]
-        if isinstance(image, np.ndarray):
+        if weak[0].mode != "RGB":
             draws = [with_noise(draw, rng) for draw in draws]
         boxes = [draw_cutmix_box(self.crop_size, rng) for _ in range(self.num_strong_views)]
         item = {
@@ -289,20 +246,6 @@ class Views:
             ]
             item["strong_pixel_values"] = np.array(arrays, np.uint8).reshape(shape)
         return item
-
-
-def padding_mask(geometry: Geometry, crop_size: int) -> np.ndarray:
-    """Where a crop shows padding instead of image, bool [crop_size, crop_size]."""
-    mask = np.ones((crop_size, crop_size), bool)
-    mask[: geometry.height, : geometry.width] = False  # an image larger than the crop leaves no padding
-    return mask[:, ::-1].copy() if geometry.flip else mask
-
-
-def to_pictures(image: Picture) -> list[Image.Image]:
-    """One RGB picture, or one "L" picture a channel of a [H, W, C] array."""
-    if isinstance(image, Image.Image):
-        return [image]
-    return [Image.fromarray(channel) for channel in np.moveaxis(image, -1, 0)]
 
 
 def to_channels_first(pictures: list[Image.Image]) -> np.ndarray:

@@ -6,19 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pos_hf.data.views import (
-    Geometry,
-    Photometry,
-    Views,
-    apply_photometry,
-    crop_image,
-    crop_mask,
-    draw_cutmix_box,
-    draw_geometry,
-    draw_photometry,
-    gentler,
-    padding_mask,
-)
+from pos_hf.data.geometry import Geometry, crop_image, crop_mask, draw_geometry, padding_mask
+from pos_hf.data.views import Photometry, Views, apply_photometry, draw_cutmix_box, draw_photometry, gentler
 
 DRAWS = 4000
 
