@@ -1,6 +1,7 @@
 """Images from the cache are those that decoding gives, and whatever happens to its files changes nothing."""
 
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -59,6 +60,14 @@ def test_arrays_of_five_channels_are_kept(folder, cache, monkeypatch):
     items(folder, cache, **options)
     monkeypatch.setattr(decoding, "read_image", no_decoding)
     assert_equal_items(items(folder, cache, **options), expected)
+
+
+def test_images_inside_of_an_archive_are_kept(folder, cache, monkeypatch):
+    archive = shutil.make_archive(str(folder), "zip", folder)
+    expected = items(archive, None)
+    items(archive, cache)
+    monkeypatch.setattr(decoding, "read_image", no_decoding)
+    assert_equal_items(items(archive, cache), expected)
 
 
 def test_a_changed_file_and_other_options_are_other_pictures(folder, cache):
