@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 
 from pos_hf.errors import InputError, first_sentence
 from pos_hf.models.freezing import backbone_name
+from pos_hf.values import check_type
 
 NAME = "default"
 """PEFT's own name of a model's first adapter."""
@@ -39,6 +40,7 @@ def add_lora(model: PreTrainedModel, options: Mapping[str, Any]) -> None:
         raise InputError("LoRA needs PEFT: `pip install 'pos_hf[peft]'`")
     from peft import LoraConfig, inject_adapter_in_model
 
+    check_type("peft's target_modules", options.get("target_modules"), list[str] | None)
     name = backbone_name(model)
     targets = _target_names(model, name, options.get("target_modules"))
     try:

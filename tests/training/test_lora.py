@@ -179,6 +179,8 @@ def test_a_config_asks_for_lora_and_is_answered_in_one_sentence(tmp_path, data):
         ({"rr": 4}, "make no LoRA: .*'rr'"),
         ({"r": 0}, "make no LoRA: .*`r`"),
         ({"target_modules": ["none"]}, "has no layer named 'none'"),
+        ({"target_modules": "q_proj"}, "target_modules is 'q_proj', but"),
+        ({"target_modules": [1]}, "target_modules"),
     ]:
         with pytest.raises(InputError, match=message):
             build_student(ModelArguments(model=str(tmp_path), peft=options), data)
