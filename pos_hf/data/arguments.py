@@ -23,6 +23,7 @@ INTERVALS = {
     "rare_class_retries": "[0, 1000]",
     "bands": "[1, 65535]",
     "image_std": "(0, inf)",
+    "color_tolerance": "[0, 442]",
 }
 
 PATHS = (
@@ -130,6 +131,13 @@ class DataArguments:
         },
     )
 
+    fold_masks: bool = field(
+        default=False,
+        metadata={
+            "help": "Several masks of an image, named after it or in a folder of its own, show an object "
+            "each: what is not zero in one of them is class 1."
+        },
+    )
     split_pages: bool = field(
         default=False,
         metadata={"help": "Take each page of a TIFF for an image, or a mask, of its own."},
@@ -187,6 +195,13 @@ class DataArguments:
     mask_colors: list[str] | None = field(
         default=None,
         metadata={"help": "Colours (#rrggbb) of the classes in colour masks, in the order of ids."},
+    )
+    color_tolerance: float = field(
+        default=0.0,
+        metadata={
+            "help": "Distance in RGB up to which a pixel of a colour mask has the nearest class's colour, as "
+            "JPEG and smoothed edges leave them."
+        },
     )
     reduce_labels: bool | None = field(
         default=None, metadata={"help": "Masks count classes from 1: lower ids by one, and ignore 0."}

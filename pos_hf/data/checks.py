@@ -13,7 +13,7 @@ from PIL import Image
 
 from pos_hf.data.arguments import DataArguments
 from pos_hf.data.class_colors import ClassColors
-from pos_hf.data.decoding import RowDecoder, mask_name
+from pos_hf.data.decoding import NEAREST_COLOR, RowDecoder, mask_name
 from pos_hf.data.drawing import is_drawing
 from pos_hf.data.duplicates import fingerprint, near_duplicates
 from pos_hf.data.files import Stored, read_header, read_picture
@@ -273,6 +273,8 @@ class RoleSurvey(RoleChecks):
         if isinstance(error, FileInputError) and error.cause == "painted":
             self.remedies.add_colors(stored)
             return "mask_colors"
+        if isinstance(error, FileInputError) and error.cause == NEAREST_COLOR:
+            return NEAREST_COLOR
         if isinstance(error, FileInputError) and error.cause == "pages":
             return "split_pages: true"
         if "image_range" in str(error):

@@ -34,6 +34,8 @@ from pos_hf.values import IGNORE_INDEX
 
 STORED_IMAGE = Image(decode=False)
 ROWS = 256
+NEAREST_COLOR = "color_tolerance: 442"  # the largest distance there is
+MOSTLY_NOISE = 0.1  # a smaller share of the pixels lies between classes' colours
 PAINTED = {2: "LA", 3: "RGB", 4: "RGBA"}
 
 
@@ -47,6 +49,7 @@ class RowDecoder:
     Args:
         mask_values: Class id of a mask value; values not named stay as they are.
         mask_colors: (R, G, B) of each class id, for masks painted in colours.
+        color_tolerance: Distance up to which another colour is the nearest class's.
         reduce_labels: Masks count classes from 1, and 0 is ignored.
         mask_threshold: Values from here on are class 1, those below class 0.
         merged: New id of each of the 256 ids, where classes are merged.
@@ -60,6 +63,7 @@ class RowDecoder:
 
     mask_values: tuple[tuple[int, int], ...] = ()
     mask_colors: tuple[tuple[int, ...], ...] = ()
+    color_tolerance: float = 0.0
     reduce_labels: bool = False
     mask_threshold: float | None = None
     merged: tuple[int, ...] = ()
@@ -76,6 +80,7 @@ class RowDecoder:
         return cls(
             mask_values=tuple((int(old), new) for old, new in (args.mask_values or {}).items()),
             mask_colors=tuple(ImageColor.getrgb(color) for color in args.mask_colors or ()),
+            color_tolerance=args.color_tolerance,
             reduce_labels=bool(args.reduce_labels),
             mask_threshold=args.mask_threshold,
             bands=tuple(args.bands or ()),
@@ -294,15 +299,32 @@ class RowDecoder:
                 ids[old] = new
         return ids
 
+    @cached_property
+    def _noise(self) -> float:
+        """Half the smallest distance between two classes' colours."""
+        colors = np.array(self.mask_colors)[:, :3]
+        distances = np.linalg.norm(colors[:, None] - colors, axis=-1)
+        return float(distances[distances > 0].min(initial=442.0)) / 2
+
     def _color_ids(self, colors: np.ndarray, name: str) -> np.ndarray:
         codes = colors @ [1 << 16, 1 << 8, 1]
         known = np.array(self.mask_colors) @ [1 << 16, 1 << 8, 1]
         order = np.argsort(known)
         nearest = order[np.searchsorted(known, codes, sorter=order).clip(max=len(known) - 1)]
-        unknown = np.unique(codes[known[nearest] != codes])
-        if unknown.size:
-            listed = ", ".join(f"#{code:06x}" for code in unknown[:5])
+        is_other = known[nearest] != codes
+        if not is_other.any():
+            return nearest.astype(np.uint8)
+        others, places, counts = np.unique(codes[is_other], return_inverse=True, return_counts=True)
+        channels = np.stack([others >> 16, others >> 8 & 255, others & 255], -1)
+        distances = np.linalg.norm(channels[:, None] - np.array(self.mask_colors)[:, :3], axis=-1)
+        if distances.min(1).max() > self.color_tolerance:
+            listed = ", ".join(f"#{code:06x}" for code in others[:5])
+            # the noise of JPEG lies near a class's colour but at edges
+            if counts[distances.min(1) > self._noise].sum() < MOSTLY_NOISE * codes.size:
+                problem = f"has colours near those of classes ({listed}), as JPEG leaves them"
+                raise _mask_error(name, f"{problem}: set `{NEAREST_COLOR}`", cause=NEAREST_COLOR)
             raise _mask_error(name, f"has colours that no class has ({listed}): add them to `mask_colors`")
+        nearest[is_other] = distances.argmin(1)[places]
         return nearest.astype(np.uint8)
 
 

@@ -11,6 +11,7 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from pos_hf.data.files import Stored, read_picture
 from pos_hf.data.images import picture_size
@@ -30,6 +31,7 @@ Geometry = dict[str, Any]
 {"runs": [background, object, background, ...] or COCO's compressed text, "box": [left, top, width, height],
 "down": whether they run down the columns};
 {"brush": Label Studio's run lengths in base64, "size": [width, height]};
+{"file": path}: what is not zero in a picture of the mask's size;
 {"png": text in base64, "corner": [left, top], "zipped": bool}: what is not zero, or not transparent.
 """
 
@@ -45,7 +47,7 @@ def drawing(
     """Store shapes as a mask.
 
     Args:
-        name: The annotation's, for messages.
+        name: The annotation's, for messages; no file's path, which `datasets` would keep alone.
         shapes: Class id and geometry, drawn in this order.
         fill: Class id where no shape is.
         size: Width and height in pixels; None takes those of the image, upright.
@@ -58,7 +60,7 @@ def drawing(
 
 def blank(image: str) -> Stored:
     """The mask of an image that shows class 0 alone."""
-    return drawing(image, [], 0, image=image)
+    return drawing(f"background of {image}", [], 0, image=image)
 
 
 def is_drawing(stored: Stored) -> bool:
@@ -104,6 +106,8 @@ def paint(ids: np.ndarray, class_id: int, geometry: Geometry, scale: tuple[int, 
         _paint_ellipse(ids, class_id, *geometry["ellipse"])
     elif "line" in geometry:
         _paint_line(ids, class_id, _points(geometry["line"]), geometry["width"])
+    elif "file" in geometry:
+        _paint_file(ids, class_id, geometry["file"])
     elif "runs" in geometry:
         left, top, width, height = geometry["box"]
         runs = geometry["runs"]
@@ -194,10 +198,25 @@ def _paint_line(ids: np.ndarray, class_id: int, points: np.ndarray, width: float
         view[distance <= reach**2] = class_id
 
 
+def _paint_file(ids: np.ndarray, class_id: int, path: str) -> None:
+    inside = _solid(read_picture({"path": path, "bytes": None}))
+    if inside.shape != ids.shape:
+        (height, width), (rows, columns) = inside.shape, ids.shape
+        raise InputError(
+            f"has an object in {path} of {width} x {height} pixels, but its image is {columns} x {rows}: "
+            "give both the same size"
+        )
+    ids[inside] = class_id
+
+
 def _bitmap(text: str, zipped: bool) -> np.ndarray:
     content = base64.b64decode(text, validate=True)
     content = zlib.decompressobj().decompress(content, MAX_PIXELS) if zipped else content
-    picture = read_picture({"path": None, "bytes": content})
+    return _solid(read_picture({"path": None, "bytes": content}))
+
+
+def _solid(picture: Image.Image) -> np.ndarray:
+    """Where a picture is not zero, or not transparent."""
     if "A" in picture.getbands():
         return np.asarray(picture.getchannel("A")) > 0
     return np.asarray(picture if picture.mode in ("1", "L", "P", "I;16") else picture.convert("L")) > 0

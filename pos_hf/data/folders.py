@@ -12,7 +12,7 @@ from pos_hf.data.arguments import DataArguments
 from pos_hf.data.class_names import read_id2label
 from pos_hf.data.colours import class_palette
 from pos_hf.data.decoding import rows_to_dataset
-from pos_hf.data.drawing import blank
+from pos_hf.data.drawing import blank, drawing
 from pos_hf.data.files import Stored, pages_of, read_text
 from pos_hf.data.listing import (
     LISTED_SUFFIXES,
@@ -22,6 +22,7 @@ from pos_hf.data.listing import (
     is_folder,
     is_pattern,
     list_place,
+    owners,
 )
 from pos_hf.data.segmentation_data import SegmentationData
 from pos_hf.errors import InputError
@@ -95,7 +96,7 @@ def list_pool(args: DataArguments, images: str, masks: str, may_be_absent: bool 
     if is_pattern(image_place):  # a mask beside its image may fit the images' pattern as well
         paths = set(drawn.values())
         found = {id: path for id, path in found.items() if path not in paths}
-    return Pool(found, drawn)
+    return Pool(found, fold(found, drawn) if args.fold_masks else drawn)
 
 
 def scored_pool(args: DataArguments, role: str) -> Pool | None:
@@ -112,6 +113,20 @@ def list_own(root: Path, place: str, name_end: str, masks: bool = False) -> File
     """`list_place` for a role that may name files otherwise: where no name has the end, all are listed."""
     suffixes = MASK_SUFFIXES if masks else LISTED_SUFFIXES
     return list_place(root, place, name_end, suffixes) or list_place(root, place, suffixes=suffixes)
+
+
+def fold(images: Files, masks: Files) -> Masks:
+    """The masks of one object each as one mask an image; those of no image stay as they are."""
+    found: dict[str, list[str]] = {}
+    of = owners(images, masks)
+    for id, path in masks.items():
+        found.setdefault(of.get(id, id), []).append(path)
+    return {
+        id: drawing(f"objects of {images[id]}", [(1, {"file": path}) for path in paths], 0, image=images[id])
+        if id in images
+        else paths[0]
+        for id, paths in found.items()
+    }
 
 
 def split_pages(files: Files) -> Files:

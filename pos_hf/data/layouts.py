@@ -4,9 +4,9 @@ import os
 import re
 from collections import defaultdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from pos_hf.data.listing import IMAGE_SUFFIXES, LISTED_SUFFIXES, MASK_SUFFIXES, Tree, list_place
+from pos_hf.data.listing import IMAGE_SUFFIXES, LISTED_SUFFIXES, MASK_SUFFIXES, Tree, list_place, owners
 from pos_hf.errors import InputError
 
 MASK_WORD = re.compile(
@@ -48,6 +48,15 @@ OPTIONS = {
 UNLABELED_WORDS = ("unlabeled", "unlabelled", "extra")
 
 
+class Places(NamedTuple):
+    """Patterns, or folders, of images and of their masks."""
+
+    images: str
+    masks: str
+    is_folded: bool = False
+    """An image has several masks, of an object each."""
+
+
 def find_layout(tree: Tree, kind: str = "") -> tuple[dict[str, Any], list[str]]:
     """Find images and their masks by the names of folders and files.
 
@@ -79,14 +88,18 @@ def find_layout(tree: Tree, kind: str = "") -> tuple[dict[str, Any], list[str]]:
         if places is None:
             without += [f for f in by_split.get(split, {}) if not _is_mask_folder(f)]
             continue
-        options |= {images: places[0], masks: places[1]}
-        said.append(f"{split} images are {places[0]}, their masks {places[1]}")
+        options |= {images: places.images, masks: places.masks}
+        said.append(f"{split} images are {places.images}, their masks {places.masks}")
+        if places.is_folded:
+            options["fold_masks"] = True
+            said.append("of several masks of an image each shows an object: together they are foreground")
     if "images" not in options:
         return _with_lists(tree, {}, []) if _lists(tree) else ({}, [])
     pool = list_place(tree.root, options["images"])
     masks_found = list_place(tree.root, options["masks"], suffixes=MASK_SUFFIXES)
-    own = {id for id, path in pool.items() if path not in set(masks_found.values())}
-    if missing := len(own - masks_found.keys()):
+    own = {id: path for id, path in pool.items() if path not in set(masks_found.values())}
+    masked = set(owners(own, masks_found).values()) if "fold_masks" in options else masks_found.keys()
+    if missing := len(own.keys() - masked):
         options["unannotated_images"] = "unlabeled"
         said.append(f"{missing} images without a mask are unlabeled")
     without += [f for f in folders if any(word in f.lower() for word in UNLABELED_WORDS)]
@@ -123,7 +136,7 @@ def _is_mask_folder(folder: str) -> bool:
     return any(MASK_WORD.search(part) for part in folder.lower().split("/"))
 
 
-def _pair(tree: Tree, folders: dict[str, list[str]], kind: str = "") -> tuple[str, str] | None:
+def _pair(tree: Tree, folders: dict[str, list[str]], kind: str = "") -> Places | None:
     """Patterns, or folders, of the images and of the masks of one split."""
     drawn = {folder: names for folder, names in folders.items() if _is_mask_folder(folder)}
     images = {
@@ -145,25 +158,32 @@ def _pair(tree: Tree, folders: dict[str, list[str]], kind: str = "") -> tuple[st
     return _beside(tree, images or drawn)
 
 
-def _by_folders(
-    tree: Tree, images: dict[str, list[str]], drawn: dict[str, list[str]]
-) -> tuple[str, str] | None:
+def _by_folders(tree: Tree, images: dict[str, list[str]], drawn: dict[str, list[str]]) -> Places | None:
     image_place, mask_place = _general(list(images)), _general(list(drawn))
     if "*" not in image_place + mask_place:
-        plain = (image_place, mask_place)
-        if _num_pairs(tree, *plain):
+        plain = Places(image_place, mask_place)
+        if _num_pairs(tree, *plain[:2]):
             return plain
     image_names = _stems(images)
     mask_names = _stems(drawn)
     ends = [(("", ""), ("", end)) for end in MASK_ENDS] + [(_affixes(image_names), _affixes(mask_names))]
     for (head, tail), (mask_head, mask_tail) in [(("", ""), ("", "")), *ends]:
-        patterns = (f"{image_place}/{head}*{tail}", f"{mask_place}/{mask_head}*{mask_tail}")
-        if _num_pairs(tree, *patterns) > len(mask_names) // 2:
+        patterns = Places(f"{image_place}/{head}*{tail}", f"{mask_place}/{mask_head}*{mask_tail}")
+        if _num_pairs(tree, *patterns[:2]) > len(mask_names) // 2:
             return patterns
-    return None
+    return _folded(tree, Places(f"{image_place}/*", f"{mask_place}/*"))
 
 
-def _beside(tree: Tree, folders: dict[str, list[str]]) -> tuple[str, str] | None:
+def _folded(tree: Tree, places: Places) -> Places | None:
+    """The places, where images have several masks each."""
+    found = list_place(tree.root, places.images)
+    drawn = list_place(tree.root, places.masks, suffixes=MASK_SUFFIXES)
+    owned = owners({id: path for id, path in found.items() if path not in set(drawn.values())}, drawn)
+    several = len(owned) > len(set(owned.values())) and len(owned) > len(drawn) // 2
+    return places._replace(is_folded=True) if several else None
+
+
+def _beside(tree: Tree, folders: dict[str, list[str]]) -> Places | None:
     """Masks in the images' own folders: by the end of the name, or by the suffix."""
     place = _general(list(folders)) if folders else ""
     start = f"{place}/" if place else ""
@@ -173,13 +193,14 @@ def _beside(tree: Tree, folders: dict[str, list[str]]) -> tuple[str, str] | None
         drawn = [stem for stem in stems if stem.endswith(end) and stem.removesuffix(end) in stems]
         if drawn:  # of a.mask.png the end is no suffix, but looks like one
             suffix = os.path.splitext(names[stems.index(drawn[0])])[1] if "." in end else ""
-            return f"{start}*", f"{start}*{end}{suffix}"
+            folded = _folded(tree, Places(f"{start}*", f"{start}*{end}*"))
+            return folded or Places(f"{start}*", f"{start}*{end}{suffix}")
     suffixes = sorted(
         {os.path.splitext(name)[1] for name in names}, key=lambda s: s.lower() in (".png", ".mat")
     )
     for image_suffix in suffixes[:-1]:
-        patterns = (f"{start}*{image_suffix}", f"{start}*{suffixes[-1]}")
-        if image_suffix.lower() in LISTED_SUFFIXES and _num_pairs(tree, *patterns):
+        patterns = Places(f"{start}*{image_suffix}", f"{start}*{suffixes[-1]}")
+        if image_suffix.lower() in LISTED_SUFFIXES and _num_pairs(tree, *patterns[:2]):
             return patterns
     return None
 

@@ -205,6 +205,22 @@ def has_place(root: Path, place: str) -> bool:
     return is_folder(folder) and bool(list_place(root, place))
 
 
+def owners(images: Files, masks: Files) -> dict[str, str]:
+    """The image of each mask that has one: its id begins the mask's, or it is alone in a folder of both."""
+    folders: dict[str, list[str]] = defaultdict(list)
+    for id in images:
+        folders[id.rpartition("/")[0]].append(id)
+    alone = {folder: ids[0] for folder, ids in folders.items() if folder and len(ids) == 1}
+    found = {}
+    for id in masks:
+        starts = [id, *(id[: match.start()] for match in reversed([*re.finditer(r"[ _./-]", id)]))]
+        owner = next((start for start in starts if start in images), None)
+        owner = owner or next((alone[start] for start in starts if start in alone), None)
+        if owner is not None:
+            found[id] = owner
+    return found
+
+
 def is_folder(path: Path) -> bool:
     """Whether there is such a folder, on the disk or in an archive."""
     return path.is_dir() or has_folder(path)

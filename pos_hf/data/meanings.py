@@ -44,6 +44,8 @@ def find_meaning(tree: Tree, args: DataArguments) -> Meaning:
                 problem = f"{tree.root / name} is no list of classes ({first_sentence(error)}): correct it"
                 raise InputError(problem) from error
             return options, [f"class names are those of {name}"]
+    if args.fold_masks:
+        return {"class_names": FOREGROUND_NAMES}, []
     return _from_sample(args)
 
 

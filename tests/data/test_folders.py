@@ -277,3 +277,13 @@ def test_a_supervised_method_needs_no_unlabeled_images(folder):
     assert len(data.unlabeled) == 0 and len(pairs) == 6
     item = pairs[next(iter(pairs.sampler(0)))]
     assert item["unlabeled"]["pixel_values"].shape == item["labeled"]["pixel_values"].shape == (3, 16, 16)
+
+
+def test_images_without_a_mask_are_background_where_the_option_says_so(tmp_path):
+    for name in ("images/a.png", "images/b.png", "masks/a.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("RGB" if "images" in name else "L", (8, 6), 0).save(tmp_path / name)
+    Image.new("L", (8, 6), 1).save(tmp_path / "masks" / "a.png")
+    options = {"unannotated_images": "background", "class_names": ["sky", "bird"], "selection_share": 0}
+    data = load_data(DataArguments(dataset=str(tmp_path), **options), needs_unlabeled=False)
+    assert {row["id"]: set(np.asarray(row["mask"]).ravel()) for row in data.labeled} == {"a": {1}, "b": {0}}
