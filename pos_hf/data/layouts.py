@@ -10,10 +10,12 @@ from pos_hf.data.listing import IMAGE_SUFFIXES, LISTED_SUFFIXES, MASK_SUFFIXES, 
 from pos_hf.errors import InputError
 
 MASK_WORD = re.compile(
-    r"(^|[^a-z])(\w*masks?|labels?|labelids|annotations?|annots?|gts?|ground[ _-]?truths?|segs?|"
-    r"segmentations?|segmentationclass|targets?|manual\d?)([^a-z]|$)|annot$|labelstr$|masks?$"
+    r"(^|[^a-z])(\w*masks?|labels?|labelids|annotations?|annots?|gts?|ground[ _-]?truths?|truths?|segs?|"
+    r"segmentations?|segmentationclass(?:png)?|targets?|manual\d?)([^a-z]|$)|annot$|labelstr$|masks?$"
 )
 """In the name of a folder of masks, in small letters."""
+SAME_AS_PICTURES = "SegmentationClassPNG"
+"""Of LabelMe's export, which holds the masks as arrays, too."""
 NEITHER = re.compile(r"segmentationobject/|visuali[sz]ation|/viz/")
 """In the path of pictures that are neither images nor masks of classes, in small letters."""
 MASK_ENDS = (
@@ -151,6 +153,8 @@ def _pair(tree: Tree, folders: dict[str, list[str]], kind: str = "") -> Places |
             if kind in ("", name):
                 kinds[name][folder] = names
         pairs = {name: pair for name, group in kinds.items() if (pair := _by_folders(tree, images, group))}
+        if SAME_AS_PICTURES in pairs:
+            return pairs[SAME_AS_PICTURES]
         if len(pairs) > 1:
             lines = " or ".join(f"`masks: {name}`" for name in pairs)
             raise InputError(f"{tree.root} has several folders that may hold the masks: set {lines}")

@@ -9,6 +9,7 @@ from scipy.io import savemat
 from pos_hf.data import DataArguments
 from pos_hf.data.loading import load_roles
 from pos_hf.errors import InputError
+from tests.data import exports
 from tests.data.conftest import mask_ids, picture
 
 PALETTE = np.zeros((256, 3), np.uint8)
@@ -143,6 +144,37 @@ def test_a_layout_is_understood_without_a_config(tmp_path, name):
             np.testing.assert_array_equal(PALETTE[ids(index)], PALETTE[[0, 2, 1]][drawn])
         else:
             np.testing.assert_array_equal(drawn, truth(index))
+
+
+def labelme_export(root):
+    """What LabelMe's labelme2voc.py writes."""
+    save(picture(0), root / "JPEGImages" / "a.jpg")
+    save(PALETTE[ids(0)], root / "SegmentationClassVisualization" / "a.jpg")
+    save(ids(0), root / "SegmentationClassPNG" / "a.png")
+    (root / "SegmentationClass").mkdir()
+    np.save(root / "SegmentationClass" / "a.npy", ids(0))
+    (root / "class_names.txt").write_text("_background_\ncar\ndog\n")
+
+
+def test_labelmes_examples_go_through_unchanged(tmp_path):
+    (tmp_path / "data_annotated").mkdir()
+    exports.labelme(tmp_path / "data_annotated")
+    (tmp_path / "labels.txt").write_text("__ignore__\n_background_\ncar\ndog\n")
+    labelme_export(tmp_path / "data_dataset_voc")
+    data = load(tmp_path)
+    assert data.assumptions[0] == "annotations are read as LabelMe JSON" and len(data.labeled) == 1
+    data = load(tmp_path / "data_dataset_voc")
+    assert list(data.id2label.values()) == ["background", "car", "dog"]
+    np.testing.assert_array_equal(np.asarray(data.labeled[0]["mask"]), ids(0))
+
+
+@pytest.mark.parametrize("kind", ["masks", "truth", "label"])
+def test_nested_folders_of_binary_masks_need_no_line(tmp_path, kind):
+    for city, index in (("a", 0), ("a", 1), ("b", 2)):
+        save(picture(index), tmp_path / city / "rgb" / f"{index}.png")
+        save(binary(index) * 255, tmp_path / city / kind / f"{index}.png")
+    for row in load(tmp_path).labeled:
+        np.testing.assert_array_equal(np.asarray(row["mask"]), binary(int(row["id"][-1])))
 
 
 def drive(root):
