@@ -85,7 +85,7 @@ class RowDecoder:
             mask_threshold=args.mask_threshold,
             bands=tuple(args.bands or ()),
             image_range=None if args.image_range is None else (args.image_range[0], args.image_range[1]),
-            cache=None if args.image_cache is None else Path(args.image_cache),
+            cache=Path(args.image_cache) if args.image_cache else None,
         )
 
     def __call__(self, batch: dict[str, list[Any]]) -> dict[str, list[Any]]:

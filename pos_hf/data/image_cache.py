@@ -3,6 +3,7 @@
 import hashlib
 import logging
 import os
+import reprlib
 import shutil
 import uuid
 from collections.abc import Callable
@@ -85,12 +86,16 @@ def require_room(data: SegmentationData, folder: Path) -> str:
         A sentence with the size.
 
     Raises:
-        InputError: The disk has less room.
+        InputError: The disk has less room, or the folder cannot be made.
     """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:
+        name, reason = reprlib.repr(str(folder)), error.strerror if isinstance(error, OSError) else error
+        raise InputError(f"image_cache {name} cannot be made ({reason}): name another folder") from error
     needed = sum(_bytes_of(rows) for rows in {**data.masked_roles, "unlabeled": data.unlabeled}.values())
     there = sum(file.stat().st_size for file in folder.glob("*.npy"))
-    existing = next(parent for parent in [folder, *folder.absolute().parents] if parent.is_dir())
-    free = shutil.disk_usage(existing).free
+    free = shutil.disk_usage(folder).free
     if needed - there > free:
         raise InputError(
             f"image_cache {folder} will hold about {needed / 1e9:.1f} GB, but {free / 1e9:.1f} GB are free "

@@ -33,7 +33,7 @@ def load_data(args: DataArguments, needs_unlabeled: bool = True) -> Segmentation
         InputError: The data cannot be trained on as it is.
     """
     data = load_roles(args, needs_unlabeled)
-    if args.image_cache is not None:
+    if args.image_cache:
         kept = require_room(data, Path(args.image_cache))
         data = dataclasses.replace(data, assumptions=(*data.assumptions, kept))
     validate(data, skip_unreadable=args.on_bad_sample == "skip")

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -118,3 +119,13 @@ def test_the_size_is_said_before_training_and_compared_with_the_disk(folder, cac
         load_data(arguments(folder, cache))
     usage.free = exact
     load_data(arguments(folder, cache))
+
+
+@pytest.mark.parametrize("name", ["x" * 5000, "\0", "taken"])
+def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    Path("taken").write_text("a file")
+    with pytest.raises(
+        InputError, match=r"^image_cache '.{1,40}' cannot be made \(.*\): name another folder$"
+    ):
+        load_data(DataArguments(num_labeled=1, num_unlabeled=1, num_test=1, image_cache=name))
