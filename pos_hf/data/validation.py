@@ -20,7 +20,7 @@ from pos_hf.errors import FileInputError, InputError
 from pos_hf.values import IGNORE_INDEX
 from pos_hf.workers import outlive_sigterm
 
-PART = 8  # rows that one process checks at a time
+PART = 4  # rows that one process checks at a time
 MANY_IDS = 16  # more values without a class are one finding, not one for each mask
 
 Severity = Literal["error", "warning", "note"]

@@ -1,6 +1,6 @@
 """check-data in several processes against one: the same report, how much sooner, and at what price.
 
-    python scripts/benchmarks/check_data.py [--images 64] [--workers 2] [--rounds 3]
+    python scripts/benchmarks/check_data.py [--images 256] [--workers 2] [--rounds 3]
 
 Photos of 1280 x 853 pixels with masks; both sides take turns. "sooner" is the ratio of wall times, which
 means nothing while other programs run; "processor_time" is what all processes took, over one alone. The
@@ -19,8 +19,11 @@ import psutil
 from data_pipeline import textured
 from PIL import Image
 
-from pos_hf.data import DataArguments
-from pos_hf.data.checks import check_data
+from pos_hf.cli.parsing import importing
+
+with importing():  # as the command does
+    from pos_hf.data import DataArguments
+    from pos_hf.data.checks import check_data
 
 WIDTH, HEIGHT = 1280, 853
 
@@ -54,7 +57,7 @@ def spent():
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--images", type=int, default=64)
+    parser.add_argument("--images", type=int, default=256)
     parser.add_argument("--size", type=int, nargs=2, default=[WIDTH, HEIGHT])
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
