@@ -104,7 +104,8 @@ def decoded(monkeypatch):
         names[stored["path"]] += 1
         return files.read_picture(stored)
 
-    monkeypatch.setattr("pos_hf.data.decoding.read_picture", read_picture)
+    for module in ("decoding", "images"):  # of masks and of images
+        monkeypatch.setattr(f"pos_hf.data.{module}.read_picture", read_picture)
     return names
 
 
