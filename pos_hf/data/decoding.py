@@ -150,7 +150,7 @@ class RowDecoder:
                 return Part(picture, box.left, box.top, gaps)
 
             return Large(picture_size(stored), read), None
-        if has_draft(stored) and not self.bands:
+        if has_draft(stored) and not self.bands and self.cache is None:
 
             def draft(_: Box, shrinkage: float) -> Part:
                 picture, shrink = read_draft(stored, shrinkage)

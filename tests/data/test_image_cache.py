@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from pos_hf.data import DataArguments, PairedDataset, decoding, image_cache, load_data
+from pos_hf.data import DataArguments, PairedDataset, decoding, image_cache, images, load_data
 from pos_hf.data.loading import load_roles
 from pos_hf.errors import InputError
 from tests.data.conftest import mask_ids, picture
@@ -61,6 +61,16 @@ def test_arrays_of_five_channels_are_kept(folder, cache, monkeypatch):
     items(folder, cache, **options)
     monkeypatch.setattr(decoding, "read_image", no_decoding)
     assert_equal_items(items(folder, cache, **options), expected)
+
+
+def test_photos_that_would_be_decoded_at_a_fraction_are_kept_whole(folder, cache, monkeypatch):
+    expected = items(folder, None)
+    monkeypatch.setattr(images, "LARGE", 0)
+    monkeypatch.setattr(images, "LARGE_FILE", 0)
+    assert_equal_items(items(folder, cache), expected)
+    for name in ("read_image", "read_draft"):
+        monkeypatch.setattr(decoding, name, no_decoding)
+    assert_equal_items(items(folder, cache), expected)
 
 
 def test_images_inside_of_an_archive_are_kept(folder, cache, monkeypatch):
