@@ -162,7 +162,7 @@ class RowDecoder:
 
     def _mask_for_views(self, stored: Stored) -> PILImage.Image | Large:
         layout = tiff_layout(stored) if self.in_parts and is_large(stored) else None
-        if layout is None or layout.bands > 1 or not layout.is_plain:
+        if layout is None or layout.bands > 1 or not has_parts(stored):
             return self._kept_mask(stored)
 
         def read(box: Box, _: float) -> Part:

@@ -1,5 +1,6 @@
 """The one opener of images of any format and number of channels. What values mean is in decoding.py."""
 
+import importlib.util
 import os
 from collections.abc import Sequence
 
@@ -60,7 +61,9 @@ def read_image(stored: Stored, bands: Sequence[int] = ()) -> PILImage.Image | np
 def has_parts(stored: Stored) -> bool:
     """Whether a part of an image can be read without the rest: of most TIFFs, and of arrays in .npy files."""
     layout = tiff_layout(stored)
-    return layout.is_plain if layout else is_array(stored) and stored["path"].lower().endswith(".npy")
+    if layout:  # without rasterio Pillow decodes all of most TIFFs
+        return layout.is_plain and importlib.util.find_spec("rasterio") is not None
+    return is_array(stored) and stored["path"].lower().endswith(".npy")
 
 
 def read_part(stored: Stored, box: Box, bands: Sequence[int] = ()) -> np.ndarray:

@@ -1,5 +1,7 @@
 """Views of large files are cut from the parts that they show."""
 
+import importlib.util
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -73,6 +75,15 @@ def test_views_of_parts_are_those_of_the_whole(tmp_path, monkeypatch, kind):
         groups = [item["labeled"] for item in whole]
         ignored = [(group["labels"] == 255) & (group["pixel_values"].amax(0) < 2) for group in groups]
         assert sum(crop.sum() for crop in ignored) > 2000
+
+
+def test_without_rasterio_large_photographs_and_masks_are_decoded_whole(tmp_path, monkeypatch):
+    rows = save(tmp_path, "rgb.tif").with_transform(RowDecoder(in_parts=True))
+    monkeypatch.setattr(images, "LARGE", 0)
+    monkeypatch.setattr(images, "LARGE_FILE", 0)
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "rasterio" else find(name))
+    assert isinstance(rows[0]["image"], Image.Image) and isinstance(rows[0]["mask"], Image.Image)
 
 
 def test_parts_of_masks_are_checked_when_they_are_read(tmp_path, monkeypatch):
