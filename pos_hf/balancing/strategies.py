@@ -166,7 +166,7 @@ class POS:
     """
 
     meo: bool = True
-    min_weight: Annotated[float, "[0, 0.5]"] = 0.25
+    min_weight: Annotated[float, "[0, 0.5]"] = 0.4
 
     def __post_init__(self) -> None:
         if not 0 <= self.min_weight <= 0.5:
