@@ -13,13 +13,14 @@ from PIL import Image
 
 from pos_hf.data.arguments import DataArguments
 from pos_hf.data.class_colors import ClassColors
-from pos_hf.data.decoding import NEAREST_COLOR, RowDecoder, mask_name
+from pos_hf.data.decoding import NEAREST_COLOR, RowDecoder
 from pos_hf.data.drawing import is_drawing
 from pos_hf.data.duplicates import fingerprint, near_duplicates
 from pos_hf.data.files import Stored, read_header, read_picture
 from pos_hf.data.folders import orphan_masks
 from pos_hf.data.images import DEEP_MODES, count_channels, is_picture, read_image
 from pos_hf.data.loading import load_roles
+from pos_hf.data.masks import mask_name
 from pos_hf.data.recognition import resolve
 from pos_hf.data.segmentation_data import SegmentationData
 from pos_hf.data.validation import Decoded, Finding, RoleChecks, Severity, channel_findings, image_name

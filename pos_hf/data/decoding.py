@@ -13,8 +13,8 @@ from PIL import ImageColor
 
 from pos_hf.data.arguments import DataArguments
 from pos_hf.data.drawing import draw, is_drawing
-from pos_hf.data.files import ARRAYS, Stored, read_mask_array, read_picture
-from pos_hf.data.geometry import Large, Part, Picture, size_of
+from pos_hf.data.files import Stored
+from pos_hf.data.geometry import Large, Part, Picture
 from pos_hf.data.image_cache import kept
 from pos_hf.data.images import (
     DEEP_MODES,
@@ -28,8 +28,9 @@ from pos_hf.data.images import (
     read_image,
     read_part,
 )
+from pos_hf.data.masks import mask_error, mask_name, mask_values, require_known_ids, require_same_size
 from pos_hf.data.rasters import Box, raster_layout, read_raster, tiff_layout
-from pos_hf.errors import FileInputError, InputError
+from pos_hf.errors import InputError
 from pos_hf.values import IGNORE_INDEX
 
 STORED_IMAGE = Image(decode=False)
@@ -237,7 +238,7 @@ class RowDecoder:
     def _as_mask(self, values: np.ndarray, name: str) -> PILImage.Image:
         if self.mask_colors:
             if not ((values >= 0) & (values <= 255)).all():
-                raise _mask_error(name, "holds values that are no colours of 0 to 255: redraw it")
+                raise mask_error(name, "holds values that are no colours of 0 to 255: redraw it")
             # of grey with transparency the grey counts
             grey = values if values.ndim == 2 else values[..., 0]
             is_grey = values.ndim == 2 or values.shape[-1] < 3
@@ -247,7 +248,7 @@ class RowDecoder:
         if self.mask_threshold is not None:
             values = self._above_threshold(values)
         if values.ndim != 2:
-            raise _mask_error(
+            raise mask_error(
                 name,
                 f"is painted in colours ({PAINTED[values.shape[-1]]}) where one channel of class ids is "
                 "expected: list the classes' colours in `mask_colors`",
@@ -256,12 +257,12 @@ class RowDecoder:
         if values.dtype.kind == "f":
             # as float16 the bound would overflow
             if not (np.abs(values.astype(np.float64)) < 1 << 31).all() or (values != np.rint(values)).any():
-                raise _mask_error(name, f"holds {values.dtype} values that are no class ids: redraw it")
+                raise mask_error(name, f"holds {values.dtype} values that are no class ids: redraw it")
             values = values.astype(np.int64)
         ids = self._ids(values)
         lowest, highest = int(ids.min()), int(ids.max())
         if lowest < 0 or highest > IGNORE_INDEX:
-            raise _mask_error(
+            raise mask_error(
                 name,
                 f"holds the value {lowest if lowest < 0 else highest}, but class ids go from 0 to 254 and "
                 "255 means ignore: give it a class id in `mask_values`",
@@ -322,71 +323,10 @@ class RowDecoder:
             # the noise of JPEG lies near a class's colour but at edges
             if counts[distances.min(1) > self._noise].sum() < MOSTLY_NOISE * codes.size:
                 problem = f"has colours near those of classes ({listed}), as JPEG leaves them"
-                raise _mask_error(name, f"{problem}: set `{NEAREST_COLOR}`", cause=NEAREST_COLOR)
-            raise _mask_error(name, f"has colours that no class has ({listed}): add them to `mask_colors`")
+                raise mask_error(name, f"{problem}: set `{NEAREST_COLOR}`", cause=NEAREST_COLOR)
+            raise mask_error(name, f"has colours that no class has ({listed}): add them to `mask_colors`")
         nearest[is_other] = distances.argmin(1)[places]
         return nearest.astype(np.uint8)
-
-
-def mask_values(stored: Stored) -> np.ndarray:
-    """A mask as it is stored: values [H, W], or the channels of a painted one, [H, W, C].
-
-    Raises:
-        InputError: It cannot be read.
-    """
-    if stored["bytes"] is None and stored["path"].lower().endswith((*ARRAYS, ".mat")):
-        return read_mask_array(stored["path"])
-    picture = read_picture(stored)
-    return np.asarray(picture).astype(np.uint8) if picture.mode == "1" else np.asarray(picture)
-
-
-def mask_name(stored_row: dict[str, Any]) -> str:
-    """The mask's path, or its row's id where masks are stored inside the dataset."""
-    return stored_row["mask"]["path"] or str(stored_row.get("id", "a mask"))
-
-
-def require_same_size(image: Picture | Large, mask: PILImage.Image | Large, name: str) -> None:
-    """Compare an image with its mask.
-
-    Raises:
-        InputError: Their sizes differ.
-    """
-    width, height = size_of(image)
-    if (width, height) != mask.size:
-        raise _mask_error(
-            name,
-            f"is {mask.size[0]} x {mask.size[1]} pixels, but its image is {width} x {height}: give both the "
-            "same size",
-        )
-
-
-def unknown_ids(counts: np.ndarray, num_classes: int) -> list[int]:
-    """Ids without a class: not 0 to num_classes - 1 and not 255. `counts` are pixels of each id, [256]."""
-    return [id for id in np.flatnonzero(counts).tolist() if num_classes <= id != IGNORE_INDEX]
-
-
-def require_known_ids(counts: np.ndarray, num_classes: int, name: str) -> None:
-    """Look for ids without a class.
-
-    Args:
-        counts: Pixels of each id in a mask, int [256].
-        num_classes: Classes have ids 0 to num_classes - 1.
-        name: The mask's, for the message.
-
-    Raises:
-        InputError: There is one that is not 255.
-    """
-    if unknown := unknown_ids(counts, num_classes):
-        listed = f"{unknown[:5]} and {len(unknown) - 5} others" if len(unknown) > 6 else unknown
-        raise _mask_error(
-            name,
-            f"holds the ids {listed}, but the {num_classes} classes have ids 0 to {num_classes - 1} (and 255 "
-            "means ignore): correct the mask, or add the classes",
-        )
-
-
-def _mask_error(name: str, problem: str, cause: str = "") -> FileInputError:
-    return FileInputError(name, problem, what="the mask", cause=cause)
 
 
 def rows_to_dataset(ids: Sequence[str], images: Sequence[Any], masks: Sequence[Any] | None = None) -> Dataset:

@@ -10,10 +10,10 @@ import numpy as np
 
 from pos_hf.data.arguments import DataArguments
 from pos_hf.data.class_names import FOREGROUND_NAMES
-from pos_hf.data.decoding import mask_values
 from pos_hf.data.files import pages_of, read_text
 from pos_hf.data.folders import training_masks
 from pos_hf.data.listing import Tree
+from pos_hf.data.masks import mask_values
 from pos_hf.errors import InputError, first_sentence
 
 SAMPLE = 60  # masks that are looked at where nothing names the classes

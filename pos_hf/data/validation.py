@@ -13,8 +13,9 @@ from PIL import Image
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from pos_hf.data.decoding import RowDecoder, mask_name, require_known_ids, require_same_size, unknown_ids
+from pos_hf.data.decoding import RowDecoder
 from pos_hf.data.files import Stored
+from pos_hf.data.masks import mask_name, require_known_ids, require_same_size, unknown_ids
 from pos_hf.data.segmentation_data import SegmentationData
 from pos_hf.errors import FileInputError, InputError
 from pos_hf.values import IGNORE_INDEX

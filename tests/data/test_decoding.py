@@ -7,7 +7,8 @@ import pytest
 from PIL import EpsImagePlugin, Image
 
 from pos_hf.data import DataArguments
-from pos_hf.data.decoding import RowDecoder, read_picture, rows_to_dataset
+from pos_hf.data.decoding import RowDecoder, rows_to_dataset
+from pos_hf.data.files import read_picture
 from pos_hf.errors import InputError
 
 
