@@ -84,6 +84,7 @@ def test_of_many_that_start_at_once_one_has_the_folder_at_any_time(tmp_path):
             try:
                 with locked(folder):
                     (folder / "mark").mkdir()
+                    time.sleep(0.01)  # long enough for another to come, on a busy machine too
                     (folder / "mark").rmdir()
             except InputError:
                 (tmp_path / f"refused-{os.getpid()}").touch()
