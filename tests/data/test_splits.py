@@ -104,7 +104,7 @@ def decoded(monkeypatch):
         names[stored["path"]] += 1
         return files.read_picture(stored)
 
-    for module in ("decoding", "images"):  # of masks and of images
+    for module in ("masks", "images"):  # of masks and of images
         monkeypatch.setattr(f"pos_hf.data.{module}.read_picture", read_picture)
     return names
 
