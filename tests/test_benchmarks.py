@@ -125,3 +125,11 @@ def test_training_a_part_needs_less_than_training_all():
     full, adapted, frozen = (result["sides"][side] for side in lora.SIDES)
     for number in ("trained", "resident_MB", "step_MB"):
         assert full[number] > adapted[number] > frozen[number] > 0
+
+
+def test_both_layouts_of_a_models_weights_are_timed():
+    import layout
+
+    result = layout.run(layout.parse(["--crop", "32", "--batch", "2", "--rounds", "3"]))
+    for lowest, median, highest in result.values():
+        assert 0 < lowest <= median <= highest

@@ -12,6 +12,7 @@ from pos_hf.data.decoding import RowDecoder
 from pos_hf.errors import InputError, first_sentence
 from pos_hf.evaluation.inference import palette_of, patch_size
 from pos_hf.model_folders import check_model_folder, refuse_mistyped_folder
+from pos_hf.models.layout import lay_out
 from pos_hf.models.processors import bands, image_range, load_image_processor, num_channels
 
 MAX_SIDE = 16384
@@ -77,7 +78,9 @@ def load_for_inference(
         decoder_for(model, image_processor)
     except InputError as error:
         raise InputError(f"'{name_or_path}': {error}") from error
-    return model.to(device).eval(), image_processor
+    model.to(device)
+    lay_out(model, model.device)
+    return model.eval(), image_processor
 
 
 def decoder_for(model: PreTrainedModel, image_processor: BaseImageProcessor) -> RowDecoder:

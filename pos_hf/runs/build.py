@@ -12,6 +12,7 @@ from pos_hf.methods import Method, StudentPair
 from pos_hf.models import PRESETS, build_model, default_image_processor
 from pos_hf.models.adapters import add_lora
 from pos_hf.models.freezing import freeze_backbone
+from pos_hf.models.layout import lay_out
 from pos_hf.models.presets import check_name
 from pos_hf.models.processors import inherited_image_processor
 from pos_hf.runs.config import ModelArguments
@@ -43,7 +44,7 @@ def make_trainer(
     students = [build_student(model_args, data) for _ in range(method.num_students)]
     # a method that measures itself on labels must not do so on the test set
     scored = data.test if data.selection is None and not method.needs_held_out else data.selection
-    return POSTrainer(
+    trainer = POSTrainer(
         StudentPair(*students) if len(students) == 2 else students[0],
         args,
         PairedDataset.from_arguments(data, data_args, args.seed),
@@ -51,6 +52,10 @@ def make_trainer(
         processing_class=processor,
         method=method,
     )
+    if not trainer.is_fsdp_enabled:  # it shards contiguous weights alone
+        for model in (trainer.model, *([trainer.teacher.model] if trainer.teacher else [])):
+            lay_out(model, args.device)
+    return trainer
 
 
 def load_images(

@@ -13,6 +13,7 @@ from PIL import Image
 from transformers import AutoImageProcessor, AutoModelForSemanticSegmentation, pipeline
 
 from pos_hf.models import default_image_processor
+from pos_hf.models.layout import lay_out
 from tests.models.tiny import CONFIGS, tiny_model
 
 IMAGES = torch.linspace(-1, 1, 2 * 3 * 61 * 83).reshape(2, 3, 61, 83)
@@ -95,6 +96,17 @@ def test_channels_last_gives_the_same_logits(name):
     logits = model(IMAGES).logits
     last = model.to(memory_format=torch.channels_last)(IMAGES.to(memory_format=torch.channels_last)).logits
     assert torch.allclose(last, logits, atol=1e-5)
+
+
+def test_weights_are_laid_out_for_a_cpu_and_left_alone_for_a_gpu():
+    model = tiny_model("resnet")
+    before = copy.deepcopy(model.state_dict())
+    kernels = [weight for weight in model.parameters() if weight.ndim == 4 and min(weight.shape[1:]) > 1]
+    lay_out(model, torch.device("cuda"))
+    assert all(kernel.is_contiguous() for kernel in kernels)
+    lay_out(model, torch.device("cpu"))
+    assert kernels and all(kernel.is_contiguous(memory_format=torch.channels_last) for kernel in kernels)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
 @pytest.mark.parametrize("name", ["dinov2", "dinov2_published_positions", "resnet", "xception"])
