@@ -16,7 +16,7 @@ from pos_hf.data import load_data
 from pos_hf.errors import InputError
 from pos_hf.evaluation import load_for_inference
 from pos_hf.runs.config import parse_config
-from pos_hf.runs.proposal import LARGE, SMALL, num_steps, propose_config
+from pos_hf.runs.proposal import LARGE, PHOTOS, SMALL, num_steps, propose_config
 from pos_hf.runs.recipes import recipe_file, recipes
 from pos_hf.training import POSConfig
 
@@ -37,6 +37,15 @@ def test_init_writes_a_config_that_trains_with_a_comment_for_every_choice(folder
     assert keys["crop_size"]["anyOf"] == [{"type": "integer"}]
     assert main(["init", "data"]) == 2 and (folder / "data.yaml").read_text() == text
     assert "exists and is kept" in capsys.readouterr().err
+
+
+def test_photographs_are_trained_on_for_longer_than_small_pictures(camvid, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    lists = {f"{role}_ids": f"splits/1_16/{role}.txt" for role in ("labeled", "unlabeled")}
+    proposed = yaml.safe_load(propose_config(camvid, **lists))
+    images_seen = proposed["max_steps"] * proposed["per_device_train_batch_size"]
+    assert images_seen // 344 == 35
+    assert proposed["method_options"] == {"logit_adjustment": True}
 
 
 def test_a_folder_like_the_demos_is_trained_as_the_demo_is(tmp_path, monkeypatch):
@@ -101,6 +110,7 @@ def test_a_folder_trains_without_a_config_and_keeps_what_was_chosen(folder, caps
     ("images", "plan", "steps"),
     [
         (240, SMALL, 600),
+        (344, PHOTOS, 1505),
         (10_000, SMALL, 4000),
         (10_000, LARGE, 20_000),
         (240, LARGE, 3600),
