@@ -3,6 +3,7 @@
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -33,6 +34,21 @@ def load_for_inference(
     Raises:
         InputError: There is no such model, it is damaged, or it brings code that is not trusted.
     """
+    _check_folder(name_or_path, subfolder)
+    model, image_processor = _load(name_or_path, trust_remote_code, subfolder)
+    try:
+        patch_size(model)
+        palette_of(model)
+        _check_resize(image_processor)
+        decoder_for(model, image_processor)
+    except InputError as error:
+        raise InputError(f"'{name_or_path}': {error}") from error
+    model.to(device)
+    lay_out(model, model.device)
+    return model.eval(), image_processor
+
+
+def _check_folder(name_or_path: str, subfolder: str) -> None:
     refuse_mistyped_folder(name_or_path)
     folder = Path(name_or_path)
     if subfolder and (folder / "config.json").exists() and not (folder / subfolder / "config.json").exists():
@@ -44,6 +60,9 @@ def load_for_inference(
         if not (folder / subfolder / "config.json").exists():
             raise InputError(f"'{folder}' holds no config.json: give the folder of a finished training run.")
         check_model_folder(folder, subfolder)
+
+
+def _load(name_or_path: str, trust_remote_code: bool, subfolder: str) -> tuple[Any, BaseImageProcessor]:
     try:
         model, report = AutoModelForSemanticSegmentation.from_pretrained(
             name_or_path,
@@ -71,16 +90,7 @@ def load_for_inference(
             f"the weights of '{name_or_path}' lack {len(missing)} tensors, {missing[0]} among them: give a "
             "trained segmentation model."
         )
-    try:
-        patch_size(model)
-        palette_of(model)
-        _check_resize(image_processor)
-        decoder_for(model, image_processor)
-    except InputError as error:
-        raise InputError(f"'{name_or_path}': {error}") from error
-    model.to(device)
-    lay_out(model, model.device)
-    return model.eval(), image_processor
+    return model, image_processor
 
 
 def decoder_for(model: PreTrainedModel, image_processor: BaseImageProcessor) -> RowDecoder:

@@ -53,8 +53,8 @@ def make_trainer(
         method=method,
     )
     if not trainer.is_fsdp_enabled:  # it shards contiguous weights alone
-        for model in (trainer.model, *([trainer.teacher.model] if trainer.teacher else [])):
-            lay_out(model, args.device)
+        for network in trainer.networks:
+            lay_out(network, args.device)
     return trainer
 
 

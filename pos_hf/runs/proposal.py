@@ -25,7 +25,7 @@ MASKS_READ = 200
 # passes over the unlabeled images, as in the demo, as they paid on CamVid (docs/studies.md) and as published;
 # then the fewest and the most steps
 SMALL = {"epochs": 20, "batch": 8, "steps": (600, 4000)}
-PHOTOS = {"epochs": 35, "batch": 8, "steps": (600, 4000)}
+PHOTOS = SMALL | {"epochs": 35}
 LARGE = {"epochs": 60, "batch": 4, "steps": (2000, 20000)}
 
 
@@ -45,15 +45,15 @@ def propose_config(folder: Path, output_dir: str | None = None, **known: Any) ->
     """
     contents = describe_folder(folder, **known)
     side, rare = _look_at_masks(contents)
-    is_small = side <= SMALL_IMAGE or not torch.cuda.is_available()
-    plan = LARGE if not is_small else SMALL if side <= SMALL_IMAGE else PHOTOS
+    photos = LARGE if torch.cuda.is_available() else PHOTOS
+    plan = SMALL if side <= SMALL_IMAGE else photos
     name = Path(folder).resolve().name if str(folder) != "shapes" else "shapes"
     options = dict(contents.options) | {"dataset": str(folder)}
     options.pop("selection_share", None)  # decided below
     sections = [
         _section(_found(contents, side), {}),
         _section(["Where the images are, as recognised.", *contents.assumptions], options),
-        _section(*_network(is_small, side)),
+        _section(*_network(plan, side)),
         _section(*_losses(contents, rare)),
         _section(*_length(contents, plan)),
         _section(*_watching(contents, plan)),
@@ -78,8 +78,8 @@ def _found(contents: FolderContents, side: int) -> list[str]:
     ]
 
 
-def _network(is_small: bool, side: int) -> tuple[list[str], dict[str, Any]]:
-    if not is_small:
+def _network(plan: dict[str, Any], side: int) -> tuple[list[str], dict[str, Any]]:
+    if plan is LARGE:
         crop = min(518, max(side // 14, 8) * 14)
         return ["UniMatch V2's network, pretrained; its patches are 14 pixels wide."], {
             "model": "dinov2_dpt_small",
@@ -121,7 +121,7 @@ def _length(contents: FolderContents, plan: dict[str, Any]) -> tuple[list[str], 
     passes = steps * batch / images
     role = "unlabeled" if "unlabeled" in contents.roles else "labeled"
     why = [f"{steps * batch:,} {role} images are seen, each {passes:.3g} times: more steps score higher,"]
-    why += [f"up to a point; {plan['epochs']} times is what few images need."]
+    why += [f"up to a point; {plan['epochs']} times is what paid with few images."]
     workers = min(4, max((os.cpu_count() or 1) - 1, 0)) if plan is LARGE else 0
     return why, {
         "max_steps": steps,

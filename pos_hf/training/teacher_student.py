@@ -148,7 +148,12 @@ class TeacherStudentTrainer(Trainer):
 
     def as_loaded(self) -> contextlib.AbstractContextManager:
         """While it is open both models are in the precision in which `pos-hf evaluate` will score them."""
-        return in_own_precision(self.model, *([self.teacher.model] if self.teacher else []))
+        return in_own_precision(*self.networks)
+
+    @property
+    def networks(self) -> list[PreTrainedModel | StudentPair]:
+        """The student, or two in one, and the teacher where there is one."""
+        return [self.model, self.teacher.model] if self.teacher else [self.model]
 
     @property
     def deployed(self) -> dict[str, PreTrainedModel]:

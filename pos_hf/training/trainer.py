@@ -180,8 +180,7 @@ class POSTrainer(TeacherStudentTrainer):
         self._stop_if_not_finite(self.args.max_skipped_steps)
         checkpoint = Path(self.args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
         window = self._tr_loss, self._globalstep_last_logged
-        models = [self.model, self.teacher.model] if self.teacher else [self.model]
-        with sealed(checkpoint, self.args, self.accelerator), own_names(*models):
+        with sealed(checkpoint, self.args, self.accelerator), own_names(*self.networks):
             super()._save_checkpoint(model, trial)
             self.run_state.save(checkpoint, self.args, self._export, *window)
         if self.args.should_save:
