@@ -97,6 +97,16 @@ class Run:
         return read_landscape(self.folder / LANDSCAPE_FILE)
 
     @property
+    def evaluated_role(self) -> str | None:
+        """Whose images the evaluations of the log scored."""
+        return self.settings.get("facts.evaluated_role")
+
+    @property
+    def log_is_comparable(self) -> bool:
+        """Whether the evaluations of the log scored the images of metrics.json, not the selection set."""
+        return self.evaluated_role == self.metrics.get("protocol", {}).get("role")
+
+    @property
     def examples(self) -> dict[str, Path]:
         """Folder of each example by its name."""
         return {

@@ -1,15 +1,18 @@
-"""Are the labels that `pos-hf suggest` asks for worth more than as many random ones? On `shapes`, by seed.
+"""Are the labels that `pos-hf suggest` asks for worth more than as many random ones? By dataset and seed.
 
-usage: python scripts/suggest_study.py [--seeds 5] [--labels 12] [--count 12] [--steps 600]
+usage: python scripts/suggest_study.py [shapes | camvid] [--seeds 5]
 
-Each seed draws a pool of images, trains on the first `--labels` of them, lets the model suggest `--count`
-more, and trains anew on both, and on the first with `--count` random ones. Runs whose scores are recorded are
-not run again; three runs a seed, about 75 seconds each on one core.
+Each seed draws images to begin with from a pool, trains on them, lets the model suggest as many more, and
+trains anew on both, and on the first with as many random ones. Runs whose scores are recorded are not run
+again. Three runs a seed: of `shapes` about 75 seconds each on one core, of `camvid` about six minutes, after
+    python scripts/examples/custom_backbone.py models/efficientnet_lite0
+    python scripts/examples/resize_folder.py ../shared/data/camvid data/camvid_120x90 120 90
 """
 
 import argparse
 import json
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,28 +24,78 @@ from pos_hf.data import SegmentationData
 from pos_hf.files import write_text
 from pos_hf.runs.config import parse_config
 from pos_hf.runs.train import run_training
-from pos_hf.studies.records import Record, add_record, fingerprint, read_records
+from pos_hf.studies.records import add_record, fingerprint, read_records
 from pos_hf.studies.scores import over_seeds
 
 ROOT = Path(__file__).parents[1]
-POOL = 252
-"""Images that may be labeled, as many as `shapes` has with and without labels."""
-NUM_TEST = 200
 ARMS = ("before", "suggested", "random")
+
+
+@dataclass(frozen=True)
+class Pool:
+    """A dataset of which every image may be labeled, and how its models are trained.
+
+    Args:
+        scores: File of its recorded runs.
+        folder: Of a seed's lists, images and runs; the images' is part of what names a record.
+        data: Its images, all with masks.
+        settings: Entries of configs/shapes/pos_meo.yaml to replace.
+        num_labels: Images that are labeled before the suggestion, and added by it.
+        draws_images: A seed draws other images, in random order; else it draws their order.
+    """
+
+    scores: Path
+    folder: str
+    data: dict[str, Any]
+    settings: dict[str, Any]
+    num_labels: int
+    draws_images: bool
+
+
+SHAPES = Pool(
+    scores=ROOT / "configs/studies/scores/suggest.jsonl",
+    folder="runs/studies/suggest/seed_{seed}_12_12_600",
+    # as many as it has with and without labels
+    data={"dataset": "shapes", "num_labeled": 252, "num_test": 200},
+    settings={"max_steps": 600},
+    num_labels=12,
+    draws_images=True,
+)
+CAMVID = Pool(
+    scores=ROOT / "configs/studies/scores/suggest_camvid.jsonl",
+    folder="runs/studies/suggest_camvid/seed_{seed}",
+    data={
+        "dataset": "data/camvid_120x90",
+        "images": "train/images",
+        "masks": "train/masks",
+        "test_images": "val/images",
+        "test_masks": "val/masks",
+        "selection_share": 0.0,
+    },
+    settings={  # of configs/studies/camvid_small.yaml
+        "model": "models/efficientnet_lite0",
+        "trust_remote_code": "true",
+        "method_options": '{"logit_adjustment": true}',
+        "crop_size": 80,
+        "per_device_train_batch_size": 4,
+        "learning_rate": 1e-4,
+        "head_learning_rate_multiplier": 10,
+        "teacher_decay": 0.99,
+        "max_steps": 1000,
+    },
+    num_labels=23,
+    draws_images=False,
+)
+POOLS = {"shapes": SHAPES, "camvid": CAMVID}
 
 
 def main(argv: list[str]) -> None:
     """Run what is not recorded yet, and print each seed's scores and the mean difference."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("pool", nargs="?", choices=POOLS, default="shapes")
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--labels", type=int, default=12, help="before the suggestion (default: 12)")
-    parser.add_argument("--count", type=int, default=12, help="labels to add (default: 12)")
-    parser.add_argument("--steps", type=int, default=600, help="of each training (default: 600)")
-    parser.add_argument("--scores", type=Path, default=ROOT / "configs/studies/scores/suggest.jsonl")
-    parser.add_argument("--work", type=Path, default=Path("runs/studies/suggest"))
     args = parser.parse_args(argv)
-    args.scores.parent.mkdir(parents=True, exist_ok=True)
-    rows = [scores_of_seed(seed, args) for seed in range(args.seeds)]
+    rows = [scores_of_seed(POOLS[args.pool], seed) for seed in range(args.seeds)]
     print("mIoU in %: " + ", ".join(ARMS))
     for seed, row in enumerate(rows):
         print(f"seed {seed}: " + "  ".join(f"{100 * value:5.1f}" for value in row))
@@ -51,35 +104,34 @@ def main(argv: list[str]) -> None:
         print(f"suggested - random: {mean:+.2f} points, 95 % interval {low:+.2f} to {high:+.2f} over seeds")
 
 
-def scores_of_seed(seed: int, args: argparse.Namespace) -> list[float]:
+def scores_of_seed(pool: Pool, seed: int) -> list[float]:
     """The three arms' mean IoU, trained where it is not recorded."""
-    work = args.work / f"seed_{seed}_{args.labels}_{args.count}_{args.steps}"
-    data = work / "data"
-    if not (data / "before.txt").is_file():
-        write_pool(data, seed, args)
+    work = Path(pool.folder.format(seed=seed))
     scores = []
     for arm in ARMS:
-        if arm == "suggested" and not (data / "suggested.txt").is_file():
-            append_suggestions(work / "before", data, args.count)
         settings = {
-            "dataset": str(data),
+            "dataset": str(work / "data"),
             "labeled_ids": f"{arm}.txt",
-            "max_steps": args.steps,
+            **pool.settings,
             "eval_strategy": "no",
             "seed": seed,
             "output_dir": str(work / arm),
         }
-        # a suggestion needs the first model, not only its score
-        is_needed = arm == "before" and not (data / "suggested.txt").is_file()
-        scores.append(recorded(arm, seed, settings, args.scores, is_needed)["mean_iou"])
+        key = fingerprint(settings)
+        if key not in read_records(pool.scores):
+            if not (work / "data" / "before.txt").is_file():
+                write_pool(work / "data", pool, seed)
+            if arm == "suggested":
+                append_suggestions(work, pool.num_labels)
+            train(settings)
+            add_record(pool.scores, arm, "mIoU", seed, settings, work / arm)
+        scores.append(read_records(pool.scores)[key]["mean_iou"])
     return scores
 
 
-def write_pool(data: Path, seed: int, args: argparse.Namespace) -> None:
+def write_pool(data: Path, pool: Pool, seed: int) -> None:
     """Write the images with all masks, and the lists of the arms that are known before the first training."""
-    source: SegmentationData = load_data(
-        DataArguments(dataset="shapes", split_seed=seed, num_labeled=POOL, num_test=NUM_TEST)
-    )
+    source: SegmentationData = load_data(DataArguments(**pool.data, split_seed=seed), needs_unlabeled=False)
     for place, rows in (("", source.labeled), ("test/", source.test)):
         for column in ("image", "mask"):
             (data / f"{place}{column}s").mkdir(parents=True, exist_ok=True)
@@ -87,32 +139,30 @@ def write_pool(data: Path, seed: int, args: argparse.Namespace) -> None:
                 row[column].save(data / f"{place}{column}s" / f"{row['id']}.png")
     write_text(data / "id2label.json", json.dumps(source.id2label))
     ids = list(source.labeled["id"])
-    first, rest = ids[: args.labels], ids[args.labels :]
-    random = np.random.default_rng(seed).permutation(rest)[: args.count].tolist()
+    if not pool.draws_images:
+        ids = np.random.default_rng(seed).permutation(ids).tolist()
+    first, rest = ids[: pool.num_labels], ids[pool.num_labels :]
+    random = np.random.default_rng(seed).permutation(rest)[: pool.num_labels].tolist()
     write_text(data / "random.txt", "".join(f"{id}\n" for id in [*first, *random]))
     write_text(data / "before.txt", "".join(f"{id}\n" for id in first))  # last: then the pool is whole
 
 
-def append_suggestions(run: Path, data: Path, count: int) -> None:
-    """Let a finished run choose, and write the list of its labels and the chosen ones."""
-    before, out = data / "before.txt", run.parent / "suggestion"
-    arguments = ["--count", str(count), "--exclude", str(before), "--out", str(out)]
-    if not (out / suggest.LIST).is_file() and suggest.main([str(run), str(data / "images"), *arguments]):
-        raise SystemExit("an image of the pool could not be read")
-    write_text(data / "suggested.txt", before.read_text() + (out / suggest.LIST).read_text())
+def append_suggestions(work: Path, count: int) -> None:
+    """Let the first model choose, and write the list of its labels and the chosen ones."""
+    data, run, out = work / "data", work / "before", work / "suggestion"
+    if not (run / "metrics.json").is_file():  # recorded elsewhere: this needs the model, not only its score
+        raise SystemExit(f"{run} is not here: remove the line of its record, and it is trained again")
+    if not (out / suggest.LIST).is_file():
+        arguments = ["--count", str(count), "--exclude", str(data / "before.txt"), "--out", str(out)]
+        if suggest.main([str(run), str(data / "images"), *arguments]):
+            raise SystemExit("an image of the pool could not be read")
+    write_text(data / "suggested.txt", (data / "before.txt").read_text() + (out / suggest.LIST).read_text())
 
 
-def recorded(arm: str, seed: int, settings: dict[str, Any], scores: Path, is_needed: bool) -> Record:
-    """The record of a run, which is trained if there is none, or if its model is needed and not there."""
-    key, folder = fingerprint(settings), Path(settings["output_dir"])
-    records = read_records(scores)
-    if key not in records or (is_needed and not (folder / "metrics.json").is_file()):
-        overrides = [part for name, value in settings.items() for part in (f"--{name}", str(value))]
-        config = ROOT / "configs/shapes/pos_meo.yaml"
-        run_training(*parse_config(config, [*overrides, "--overwrite", "true"]))
-        if key not in records:
-            add_record(scores, arm, "mIoU", seed, settings, folder)
-    return read_records(scores)[key]
+def train(settings: dict[str, Any]) -> None:
+    """Train the demo's recipe with these entries."""
+    overrides = [part for name, value in settings.items() for part in (f"--{name}", str(value))]
+    run_training(*parse_config(ROOT / "configs/shapes/pos_meo.yaml", [*overrides, "--overwrite", "true"]))
 
 
 if __name__ == "__main__":

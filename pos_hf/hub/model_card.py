@@ -29,6 +29,7 @@ FACTS: dict[str, Any] = {
     "num_labeled": int,
     "num_unlabeled": int,
     "split_hash": str | None,
+    "evaluated_role": str | None,
     "method": str,
     "strategy": str,
     "seed": int,

@@ -235,6 +235,7 @@ def _summary(run: Run) -> dict[str, Any]:
         "images": run.metrics.get("images"),
         "student": students[-1] if len(students) else None,
         "oracle": history.max() if len(history) > 1 else None,
+        "evaluated": f"{run.evaluated_role} images" if run.evaluated_role else "evaluated images",
         "steps": max((entry["step"] for entry in run.log), default=0),
     }
 

@@ -42,13 +42,12 @@ def make_trainer(
     """
     torch.manual_seed(args.seed)
     students = [build_student(model_args, data) for _ in range(method.num_students)]
-    # a method that measures itself on labels must not do so on the test set
-    scored = data.test if data.selection is None and not method.needs_held_out else data.selection
+    role = evaluated_role(data, method)
     trainer = POSTrainer(
         StudentPair(*students) if len(students) == 2 else students[0],
         args,
         PairedDataset.from_arguments(data, data_args, args.seed),
-        eval_dataset=scored,
+        eval_dataset=data.masked_roles[role] if role else None,
         processing_class=processor,
         method=method,
     )
@@ -56,6 +55,14 @@ def make_trainer(
         for network in trainer.networks:
             lay_out(network, args.device)
     return trainer
+
+
+def evaluated_role(data: SegmentationData, method: Method) -> str | None:
+    """Name of the role whose images are scored during training, None where there is none."""
+    if data.selection is not None:
+        return "selection"
+    # a method that measures itself on labels must not do so on the test set
+    return None if data.test is None or method.needs_held_out else "test"
 
 
 def load_images(

@@ -98,19 +98,22 @@ def _scores(run: Run, seconds: float) -> dict[str, str]:
         scores["not scored"] = "there are neither test nor selection images"
     steps, students = run.series("eval_student_mean_iou")
     if len(students) and run.settings.get("facts.method") != "supervised":
-        scores["student"] = f"{100 * students[-1]:.1f} % at its last evaluation, step {steps[-1]:.0f}"
+        scores["student"] = (
+            f"{100 * students[-1]:.1f} % of the {run.evaluated_role} images at step {steps[-1]:.0f}"
+        )
     scores["took"] = f"{duration(seconds)}, {max((entry['step'] for entry in run.log), default=0):,} steps"
     return scores
 
 
 def _classes(run: Run) -> list[tuple[str, float, float | None]]:
-    """Name, IoU in percent, and points since the first evaluation of the run, if there were two."""
+    """Name, IoU in percent, and points since the first evaluation, if there were two of the same images."""
     classes = []
     for name, iou in run.class_iou.items():
         if math.isnan(iou):
             continue
         history = run.series(f"eval_iou_{name}")[1]
-        change = 100 * float(history[-1] - history[0]) if len(history) > 1 else None
+        is_change = len(history) > 1 and run.log_is_comparable
+        change = 100 * float(history[-1] - history[0]) if is_change else None
         classes.append((name, 100 * iou, change))
     return classes
 

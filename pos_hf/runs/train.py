@@ -21,7 +21,7 @@ from pos_hf.models import PRESETS
 from pos_hf.models.adapters import merged
 from pos_hf.reporting import worst_images, write_examples
 from pos_hf.run_folder import EXAMPLES, OUTPUTS, REPORT_FILE, RUN_FILE, WORST
-from pos_hf.runs.build import load_images, make_trainer
+from pos_hf.runs.build import evaluated_role, load_images, make_trainer
 from pos_hf.runs.config import ModelArguments
 from pos_hf.runs.preflight import (
     check_before_loading,
@@ -156,6 +156,7 @@ def training_facts(
         "hub_dataset": data_args.dataset if from_hub else None,
         "base_model": None if origin in PRESETS or Path(origin).is_dir() else origin,
         "split_hash": data.split_hash(),
+        "evaluated_role": evaluated_role(data, trainer.method),
         **trainer.facts,
     }
 

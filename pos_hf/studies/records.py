@@ -53,7 +53,7 @@ def read_records(file: Path) -> dict[str, Record]:
 
 
 def add_record(file: Path, arm: str, column: str, seed: int, settings: dict[str, Any], folder: Path) -> None:
-    """Append a finished run: the exported teacher's scores, and the student's at the last evaluation.
+    """Append a finished run: the exported teacher's scores, the student's where they are of the same images.
 
     Args:
         file: of JSON lines.
@@ -67,7 +67,7 @@ def add_record(file: Path, arm: str, column: str, seed: int, settings: dict[str,
     scores, students = run.metrics, run.series("eval_student_mean_iou")[1]
     record = {"arm": arm, "column": column, "seed": seed, "settings": fingerprint(settings)}
     record |= {name: scores.get(name) for name in ("mean_iou", "overall_accuracy", "per_category_iou")}
-    record["student_mean_iou"] = float(students[-1]) if len(students) else None
+    record["student_mean_iou"] = float(students[-1]) if len(students) and run.log_is_comparable else None
     record["versions"] = scores.get("protocol", {}).get("versions")
     with file.open("a", encoding="utf-8") as out:
         out.write(json.dumps(record) + "\n")

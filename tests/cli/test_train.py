@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -96,6 +97,20 @@ def test_a_run_is_scored_by_its_own_protocol(folder):
     scored = np.load(folder / "run" / "per_image.npz")["areas"]
     assert np.array_equal(scored, windows.image_areas.numpy())
     assert not np.array_equal(scored, evaluate_images(model, rows, processor).image_areas.numpy())
+
+
+@pytest.mark.parametrize(("share", "role", "change"), [("0.5", "selection", False), ("0", "test", True)])
+def test_a_score_of_the_selection_set_is_named_beside_the_tests(folder, capsys, share, role, change):
+    (folder / "data" / "test").mkdir()
+    for part in ("images", "masks"):
+        (folder / "data" / "test" / part).symlink_to(folder / "data" / part)
+    options = ["--eval_strategy", "steps", "--eval_steps", "1", "--max_steps", "2", "--selection_share", share]
+    assert main(["train", str(folder / "config.yaml"), *options]) == 0
+    words = " ".join(capsys.readouterr().out.split())
+    assert "test mIoU" in words and f"% of the {role} images at step 2" in words
+    assert bool(re.search(r"IoU % \S+ [\d.]+ [+-]", words)) == change  # points since the first evaluation
+    report = (folder / "run" / "report.html").read_text()
+    assert f"student, last evaluation ({role} images)" in report
 
 
 def test_statistics_of_another_number_of_channels(bands, capsys):

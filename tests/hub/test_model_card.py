@@ -130,7 +130,8 @@ def test_settings_are_shown_by_name_and_no_others(make_run) -> None:
 
 
 def test_the_facts_of_a_training_name_sources_on_the_hub_and_no_folder(tmp_path) -> None:
-    trainer, data = SimpleNamespace(facts={}), SimpleNamespace(name="images", split_hash=lambda: "0123")
+    trainer = SimpleNamespace(facts={}, method=SimpleNamespace(needs_held_out=False))
+    data = SimpleNamespace(name="images", split_hash=lambda: "0123", selection=None, test=None)
     for weights, dataset, expected in (
         ({"backbone_weights": "someone/backbone"}, "someone/images", ("someone/backbone", "someone/images")),
         ({"model": "someone/model"}, "someone/images", ("someone/model", "someone/images")),
