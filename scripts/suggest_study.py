@@ -154,6 +154,7 @@ def append_suggestions(work: Path, count: int) -> None:
         raise SystemExit(f"{run} is not here: remove the line of its record, and it is trained again")
     if not (out / suggest.LIST).is_file():
         arguments = ["--count", str(count), "--exclude", str(data / "before.txt"), "--out", str(out)]
+        arguments += ["--trust_remote_code"]  # of the backbone of custom_backbone.py
         if suggest.main([str(run), str(data / "images"), *arguments]):
             raise SystemExit("an image of the pool could not be read")
     write_text(data / "suggested.txt", (data / "before.txt").read_text() + (out / suggest.LIST).read_text())
