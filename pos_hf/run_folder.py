@@ -97,14 +97,15 @@ class Run:
         return read_landscape(self.folder / LANDSCAPE_FILE)
 
     @property
-    def evaluated_role(self) -> str | None:
-        """Whose images the evaluations of the log scored."""
-        return self.settings.get("facts.evaluated_role")
+    def evaluated_images(self) -> str:
+        """What the evaluations of the log scored: "test images" or "selection images"."""
+        return f"{self.settings.get('facts.evaluated_role') or 'evaluated'} images"
 
     @property
     def log_is_comparable(self) -> bool:
         """Whether the evaluations of the log scored the images of metrics.json, not the selection set."""
-        return self.evaluated_role == self.metrics.get("protocol", {}).get("role")
+        role = self.metrics.get("protocol", {}).get("role")
+        return self.settings.get("facts.evaluated_role") == role
 
     @property
     def examples(self) -> dict[str, Path]:

@@ -68,7 +68,7 @@ def _where(runs: Sequence[Run]) -> list[str]:
     else:
         series = {name: last.series(f"eval_iou_{name}")[1] for name in last.class_iou}
         moved = {name: 100 * (ious[-1] - ious[0]) for name, ious in series.items() if len(ious) > 1}
-        since = "since the first evaluation"
+        since = f"since the first evaluation, of the {last.evaluated_images}"
     moved = {name: value for name, value in moved.items() if np.isfinite(value)}
     ordered = sorted(moved, key=lambda name: -moved[name])
     up = [f"{name} {moved[name]:+.1f}" for name in ordered[:NAMED] if moved[name] > 0]

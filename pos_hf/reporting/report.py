@@ -112,6 +112,7 @@ def keep_other_files(out: Path) -> None:
 
 def training_figures(runs: Sequence[Run]) -> list[Figure]:
     """The curves that at least one run logged."""
+    evaluated = {run.evaluated_images for run in runs if len(run.series("eval_mean_iou")[1])}
     candidates = [
         ("Supervised loss", curves(runs, "supervised_loss"), "On labeled images."),
         (
@@ -122,7 +123,8 @@ def training_figures(runs: Sequence[Run]) -> list[Figure]:
         (
             "mIoU during training, in %",
             curves(runs, "eval_mean_iou", "eval_student_mean_iou", factor=100),
-            "Solid: the exported model (the teacher where there is one); dashed: the student beside it.",
+            f"Of the {' and '.join(sorted(evaluated))}. Solid: the exported model (the teacher where there is "
+            "one); dashed: the student beside it.",
         ),
         (
             "Gradient norms",
@@ -235,7 +237,7 @@ def _summary(run: Run) -> dict[str, Any]:
         "images": run.metrics.get("images"),
         "student": students[-1] if len(students) else None,
         "oracle": history.max() if len(history) > 1 else None,
-        "evaluated": f"{run.evaluated_role} images" if run.evaluated_role else "evaluated images",
+        "evaluated": run.evaluated_images,
         "steps": max((entry["step"] for entry in run.log), default=0),
     }
 

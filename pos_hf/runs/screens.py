@@ -99,7 +99,7 @@ def _scores(run: Run, seconds: float) -> dict[str, str]:
     steps, students = run.series("eval_student_mean_iou")
     if len(students) and run.settings.get("facts.method") != "supervised":
         scores["student"] = (
-            f"{100 * students[-1]:.1f} % of the {run.evaluated_role} images at step {steps[-1]:.0f}"
+            f"{100 * students[-1]:.1f} % of the {run.evaluated_images} at step {steps[-1]:.0f}"
         )
     scores["took"] = f"{duration(seconds)}, {max((entry['step'] for entry in run.log), default=0):,} steps"
     return scores

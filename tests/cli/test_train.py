@@ -104,13 +104,13 @@ def test_a_score_of_the_selection_set_is_named_beside_the_tests(folder, capsys, 
     (folder / "data" / "test").mkdir()
     for part in ("images", "masks"):
         (folder / "data" / "test" / part).symlink_to(folder / "data" / part)
-    options = ["--eval_strategy", "steps", "--eval_steps", "1", "--max_steps", "2", "--selection_share", share]
-    assert main(["train", str(folder / "config.yaml"), *options]) == 0
+    options = f"--eval_strategy steps --eval_steps 1 --max_steps 2 --selection_share {share}"
+    assert main(["train", str(folder / "config.yaml"), *options.split()]) == 0
     words = " ".join(capsys.readouterr().out.split())
     assert "test mIoU" in words and f"% of the {role} images at step 2" in words
     assert bool(re.search(r"IoU % \S+ [\d.]+ [+-]", words)) == change  # points since the first evaluation
     report = (folder / "run" / "report.html").read_text()
-    assert f"student, last evaluation ({role} images)" in report
+    assert f"student, last evaluation ({role} images)" in report and f"Of the {role} images. Solid" in report
 
 
 def test_statistics_of_another_number_of_channels(bands, capsys):
