@@ -123,8 +123,8 @@ def training_figures(runs: Sequence[Run]) -> list[Figure]:
         (
             "mIoU during training, in %",
             curves(runs, "eval_mean_iou", "eval_student_mean_iou", factor=100),
-            f"Of the {' and '.join(sorted(evaluated))}. Solid: the exported model (the teacher where there is "
-            "one); dashed: the student beside it.",
+            f"Of the {' and '.join(sorted(evaluated))}. Solid: the exported model (the teacher where there "
+            "is one); dashed: the student beside it.",
         ),
         (
             "Gradient norms",
