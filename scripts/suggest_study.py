@@ -4,7 +4,7 @@ usage: python scripts/suggest_study.py [shapes | camvid] [--seeds 5]
 
 Each seed draws images to begin with from a pool, trains on them, lets the model suggest as many more, and
 trains anew on both, and on the first with as many random ones. Runs whose scores are recorded are not run
-again. Three runs a seed: of `shapes` about 75 seconds each on one core, of `camvid` about six minutes, after
+again. Three runs a seed: of `shapes` about 75 seconds each on one core, of `camvid` eight minutes, after
     python scripts/examples/custom_backbone.py models/efficientnet_lite0
     python scripts/examples/resize_folder.py ../shared/data/camvid data/camvid_120x90 120 90
 """

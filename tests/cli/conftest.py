@@ -48,3 +48,11 @@ def folder(template, tmp_path) -> Path:
     }
     (tmp_path / "config.yaml").write_text(json.dumps(config))
     return tmp_path
+
+
+@pytest.fixture
+def labels_as_test(folder) -> None:
+    """The labeled images of `folder` are its test images too."""
+    (folder / "data" / "test").mkdir()
+    for role in ("images", "masks"):
+        (folder / "data" / "test" / role).symlink_to(folder / "data" / role)

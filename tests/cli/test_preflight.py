@@ -65,11 +65,9 @@ def test_a_model_of_square_token_grids_sees_other_images_padded_to_a_square():
     torch.testing.assert_close(class_probabilities(model, image, Inference()), expected)
 
 
+@pytest.mark.usefixtures("labels_as_test")
 def test_a_model_of_square_token_grids_is_scored_after_training(folder):
     """The images are 24 x 20; the start model's statistics are the trained one's."""
-    for role in ("images", "masks"):
-        (folder / "data" / "test").mkdir(exist_ok=True)
-        (folder / "data" / "test" / role).symlink_to(folder / "data" / role)
     overrides = ["--model", start_model(folder, DPT), "--crop_size", "32"]
     assert main(["train", str(folder / "config.yaml"), *overrides]) == 0
     assert 0 <= json.loads((folder / "run" / "metrics.json").read_text())["mean_iou"] <= 1
@@ -77,11 +75,9 @@ def test_a_model_of_square_token_grids_is_scored_after_training(folder):
     assert processor["image_mean"] == processor["image_std"] == [0.5] * 3
 
 
+@pytest.mark.usefixtures("labels_as_test")
 @pytest.mark.parametrize(("crop_size", "blamed"), [(64, "crop_size"), (32, "test images")])
 def test_a_model_of_one_size_is_refused_before_training(folder, capsys, crop_size, blamed):
-    for role in ("images", "masks"):
-        (folder / "data" / "test").mkdir(exist_ok=True)
-        (folder / "data" / "test" / role).symlink_to(folder / "data" / role)
     overrides = ["--model", start_model(folder, DATA2VEC), "--crop_size", str(crop_size)]
     assert main(["train", str(folder / "config.yaml"), *overrides]) == 2
     printed = capsys.readouterr().err

@@ -25,15 +25,12 @@ from tests.rasters import PLACE, write_geotiff
 
 
 @pytest.fixture
-def bands(folder) -> Path:
+def bands(folder, labels_as_test) -> Path:
     """The same dataset with images of five channels."""
     rng = np.random.default_rng(1)
     for path in [*(folder / "data" / "images").iterdir(), *(folder / "data" / "unlabeled").iterdir()]:
         np.save(path.with_suffix(".npy"), rng.integers(0, 256, (20, 24, 5), dtype=np.uint8))
         path.unlink()
-    for role in ("images", "masks"):
-        (folder / "data" / "test").mkdir(exist_ok=True)
-        (folder / "data" / "test" / role).symlink_to(folder / "data" / role)
     return folder
 
 
@@ -80,10 +77,8 @@ def test_geotiffs_of_16_bits_train_with_the_lines_of_the_check_and_are_predicted
         assert mask.shape == (20, 24) and mask.transform == PLACE["transform"]
 
 
+@pytest.mark.usefixtures("labels_as_test")
 def test_a_run_is_scored_by_its_own_protocol(folder):
-    (folder / "data" / "test").mkdir()
-    for role in ("images", "masks"):
-        (folder / "data" / "test" / role).symlink_to(folder / "data" / role)
     options = ["--eval_strategy", "steps", "--eval_steps", "1", "--inference_options"]
     protocol = '{"window": 12, "layout": "truncated"}'
     assert main(["train", str(folder / "config.yaml"), *options, protocol]) == 0
@@ -99,11 +94,9 @@ def test_a_run_is_scored_by_its_own_protocol(folder):
     assert not np.array_equal(scored, evaluate_images(model, rows, processor).image_areas.numpy())
 
 
+@pytest.mark.usefixtures("labels_as_test")
 @pytest.mark.parametrize(("share", "role", "change"), [("0.5", "selection", False), ("0", "test", True)])
 def test_a_score_of_the_selection_set_is_named_beside_the_tests(folder, capsys, share, role, change):
-    (folder / "data" / "test").mkdir()
-    for part in ("images", "masks"):
-        (folder / "data" / "test" / part).symlink_to(folder / "data" / part)
     options = f"--eval_strategy steps --eval_steps 1 --max_steps 2 --selection_share {share}"
     assert main(["train", str(folder / "config.yaml"), *options.split()]) == 0
     words = " ".join(capsys.readouterr().out.split())
