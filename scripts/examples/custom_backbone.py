@@ -43,7 +43,8 @@ class EfficientNetLiteBackbone(BackboneMixin, PreTrainedModel):
         for index, block in enumerate(self.network._blocks[11:]):  # the stage of stride 32: dilate it to 16
             conv, dilation = block._depthwise_conv, min(index + 1, 2)
             conv.stride, conv.dilation = (1, 1), (dilation, dilation)
-            conv.static_padding = nn.ZeroPad2d(dilation * (conv.kernel_size[0] // 2))
+            # padded by the convolution itself: of maps padded before it, AVX2 has no fast backward
+            conv.padding, conv.static_padding = dilation * (conv.kernel_size[0] // 2), nn.Identity()
         self.post_init()
 
     def train(self, mode=True):
