@@ -53,7 +53,7 @@ class RowDecoder:
         color_tolerance: Distance up to which another colour is the nearest class's.
         reduce_labels: Masks count classes from 1, and 0 is ignored.
         mask_threshold: Values from here on are class 1, those below class 0.
-        merged: New id of each of the 256 ids, where classes are merged.
+        merged: New id of each of the 256 ids, where classes are merged or take a model's order.
         bands: Of the images, counted from 1; all of them by default.
         image_range: Values of deep (16-bit or float) images that become 0 and 255.
         num_classes: Ids from here on are refused, but 255; None takes any.
@@ -232,7 +232,7 @@ class RowDecoder:
         """
         name = stored["path"] or "a mask"
         if is_drawing(stored):
-            return PILImage.fromarray(draw(stored))
+            return self._merge(draw(stored))
         return self._as_mask(mask_values(stored), name)
 
     def _as_mask(self, values: np.ndarray, name: str) -> PILImage.Image:
@@ -243,8 +243,7 @@ class RowDecoder:
             grey = values if values.ndim == 2 else values[..., 0]
             is_grey = values.ndim == 2 or values.shape[-1] < 3
             colors = np.stack([grey] * 3, -1) if is_grey else values[..., :3]
-            painted = self._color_ids(colors.astype(np.int32), name)
-            return PILImage.fromarray(np.array(self.merged, np.uint8)[painted] if self.merged else painted)
+            return self._merge(self._color_ids(colors.astype(np.int32), name))
         if self.mask_threshold is not None:
             values = self._above_threshold(values)
         if values.ndim != 2:
@@ -267,8 +266,10 @@ class RowDecoder:
                 f"holds the value {lowest if lowest < 0 else highest}, but class ids go from 0 to 254 and "
                 "255 means ignore: give it a class id in `mask_values`",
             )
-        small = ids.astype(np.uint8)
-        return PILImage.fromarray(np.array(self.merged, np.uint8)[small] if self.merged else small)
+        return self._merge(ids.astype(np.uint8))
+
+    def _merge(self, ids: np.ndarray) -> PILImage.Image:
+        return PILImage.fromarray(np.array(self.merged, np.uint8)[ids] if self.merged else ids)
 
     def _above_threshold(self, values: np.ndarray) -> np.ndarray:
         """1 where the mask is as bright as the threshold: of a painted one the mean of its colours."""

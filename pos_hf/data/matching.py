@@ -2,37 +2,12 @@
 
 import dataclasses
 import re
-from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
 from datasets import Dataset
-from PIL import Image
 
-from pos_hf.data.decoding import RowDecoder
 from pos_hf.data.segmentation_data import SegmentationData
 from pos_hf.errors import InputError, nearest
 from pos_hf.values import IGNORE_INDEX
-
-
-@dataclass(frozen=True)
-class RenumberedMasks:
-    """A transform of rows that gives the masks of another one the model's class ids.
-
-    Args:
-        decode: Of the rows as they are.
-        model_ids: The model's id of every value of a mask, 256 of them.
-    """
-
-    decode: RowDecoder
-    model_ids: tuple[int, ...]
-
-    def __call__(self, batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
-        lookup = np.array(self.model_ids, np.uint8)
-        decoded = self.decode(batch)
-        if "mask" in decoded:
-            decoded["mask"] = [Image.fromarray(lookup[np.asarray(mask)]) for mask in decoded["mask"]]
-        return decoded
 
 
 def with_classes_of(data: SegmentationData, id2label: dict[int, str]) -> SegmentationData:
@@ -70,4 +45,5 @@ def with_classes_of(data: SegmentationData, id2label: dict[int, str]) -> Segment
 
 def _renumbered(rows: Dataset, model_ids: list[int]) -> Dataset:
     decode = rows.format["format_kwargs"]["transform"]
-    return rows.with_transform(RenumberedMasks(decode, tuple(model_ids)))
+    merged = tuple(model_ids[id] for id in decode.merged or range(IGNORE_INDEX + 1))
+    return rows.with_transform(dataclasses.replace(decode, merged=merged))

@@ -80,6 +80,14 @@ def test_the_published_coco_lists_take_the_masks_that_are_drawn(tmp_path):
     assert sorted(tmp_path.rglob("*")) == before  # nothing is written into the user's folder
 
 
+def test_classes_of_drawn_coco_masks_are_merged(tmp_path):
+    coco_images(tmp_path)
+    coco_annotations(tmp_path)
+    data = load(tmp_path, dataset_format="coco", merge_labels={"person": "thing", "car": "thing"})
+    assert data.id2label == {0: "background", 1: "thing"}
+    assert np.bincount(np.asarray(data.labeled[0]["mask"]).ravel()).tolist() == [40 * 48 - 400, 400]
+
+
 def test_the_published_cityscapes_lists_take_the_ids_as_unpacked(tmp_path):
     for split, town in (("train", "ulm"), ("val", "bonn")):
         save(
