@@ -129,7 +129,7 @@ def config(report: "DataReport", given: Path) -> str:
     """
     import yaml
 
-    from pos_hf.data.contents import differing_options
+    from pos_hf.data.arguments import differing_options
     from pos_hf.runs.config import read_yaml
 
     assert report.args is not None

@@ -2,7 +2,6 @@
 
 from pos_hf.data.arguments import DataArguments
 from pos_hf.data.batches import PairedDataset, PairSampler, collate
-from pos_hf.data.contents import FolderContents, describe_folder
 from pos_hf.data.loading import load_data
 from pos_hf.data.segmentation_data import SegmentationData, voc_palette
 from pos_hf.data.validation import validate
@@ -12,13 +11,11 @@ from pos_hf.values import IGNORE_INDEX
 __all__ = [
     "IGNORE_INDEX",
     "DataArguments",
-    "FolderContents",
     "PairSampler",
     "PairedDataset",
     "SegmentationData",
     "Views",
     "collate",
-    "describe_folder",
     "load_data",
     "validate",
     "voc_palette",

@@ -3,8 +3,8 @@
 import json
 import os
 import reprlib
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal
 
 from PIL import ImageColor
 
@@ -351,3 +351,13 @@ class DataArguments:
         if not is_mapping:
             given = reprlib.repr(self.merge_labels)
             raise InputError(f'merge_labels {given} is no mapping like {{"van": "car", "shadow": null}}')
+
+
+def differing_options(args: DataArguments) -> dict[str, Any]:
+    """What a config must say to load the same: `dataset`, and the options that differ from their defaults."""
+    defaults = DataArguments()
+    return {
+        option.name: getattr(args, option.name)
+        for option in fields(args)
+        if option.name == "dataset" or getattr(args, option.name) != getattr(defaults, option.name)
+    }

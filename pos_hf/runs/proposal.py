@@ -10,9 +10,11 @@ import torch
 import yaml
 
 from pos_hf.data import DataArguments
+from pos_hf.data.arguments import differing_options
 from pos_hf.data.checks import rare_shares
-from pos_hf.data.contents import FolderContents, describe_folder
 from pos_hf.data.loading import load_roles
+from pos_hf.data.recognition import resolve
+from pos_hf.data.segmentation_data import SegmentationData
 
 SMALL_IMAGE = 128
 """Pixels of the shorter side up to which a small network from scratch is taken, also with a GPU."""
@@ -43,20 +45,23 @@ def propose_config(folder: Path, output_dir: str | None = None, **known: Any) ->
     Raises:
         InputError: the folder is not understood, or nothing in it is labeled.
     """
-    contents = describe_folder(folder, **known)
-    side, rare = _look_at_masks(contents)
+    asked = DataArguments(dataset=str(folder), **known)
+    data = load_roles(asked, needs_unlabeled=False)
+    counts = {role: len(rows) for role, rows in {**data.masked_roles, "unlabeled": data.unlabeled}.items()}
+    roles = {role: count for role, count in counts.items() if count}
+    side, rare = _look_at_masks(data)
     photos = LARGE if torch.cuda.is_available() else PHOTOS
     plan = SMALL if side <= SMALL_IMAGE else photos
     name = Path(folder).resolve().name if str(folder) != "shapes" else "shapes"
-    options = dict(contents.options) | {"dataset": str(folder)}
+    options = differing_options(resolve(asked)[0]) | {"dataset": str(folder)}
     options.pop("selection_share", None)  # decided below
     sections = [
-        _section(_found(contents, side), {}),
-        _section(["Where the images are, as recognised.", *contents.assumptions], options),
+        _section(_found(data, roles, side), {}),
+        _section(["Where the images are, as recognised.", *data.assumptions], options),
         _section(*_network(plan, side)),
-        _section(*_losses(contents, rare)),
-        _section(*_length(contents, plan)),
-        _section(*_watching(contents, plan)),
+        _section(*_losses(roles, rare)),
+        _section(*_length(roles, plan)),
+        _section(*_watching(roles, plan)),
         _section(["The run: model, scores, report."], {"output_dir": output_dir or f"runs/{name}"}),
     ]
     return "\n".join(section for section in sections if section)
@@ -68,12 +73,12 @@ def _section(comments: list[str], values: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n" + text
 
 
-def _found(contents: FolderContents, side: int) -> list[str]:
-    roles = ", ".join(f"{count:,} {role}" for role, count in contents.roles.items())
-    names = ", ".join(contents.class_names[:8]) + (", ..." if len(contents.class_names) > 8 else "")
+def _found(data: SegmentationData, roles: dict[str, int], side: int) -> list[str]:
+    images = ", ".join(f"{count:,} {role}" for role, count in roles.items())
+    names = ", ".join(list(data.id2label.values())[:8]) + (", ..." if data.num_classes > 8 else "")
     return [
-        f"Proposed by pos-hf from what lies in the folder: {roles} images,",
-        f"the shorter side {side} pixels in the middle; {len(contents.class_names)} classes: {names}.",
+        f"Proposed by pos-hf from what lies in the folder: {images} images,",
+        f"the shorter side {side} pixels in the middle; {data.num_classes} classes: {names}.",
         "Every line may be changed; docs/settings.md explains all keys.",
     ]
 
@@ -100,8 +105,8 @@ def _network(plan: dict[str, Any], side: int) -> tuple[list[str], dict[str, Any]
     }
 
 
-def _losses(contents: FolderContents, rare: list[str]) -> tuple[list[str], dict[str, Any]]:
-    if "unlabeled" not in contents.roles:
+def _losses(roles: dict[str, int], rare: list[str]) -> tuple[list[str], dict[str, Any]]:
+    if "unlabeled" not in roles:
         return ["There are no unlabeled images: put some into unlabeled/, and take unimatch_v2."], {
             "method": "supervised"
         }
@@ -114,12 +119,12 @@ def _losses(contents: FolderContents, rare: list[str]) -> tuple[list[str], dict[
     return why, options | {"method_options": {"logit_adjustment": True}}
 
 
-def _length(contents: FolderContents, plan: dict[str, Any]) -> tuple[list[str], dict[str, Any]]:
-    images = contents.roles.get("unlabeled", contents.roles["labeled"])
+def _length(roles: dict[str, int], plan: dict[str, Any]) -> tuple[list[str], dict[str, Any]]:
+    images = roles.get("unlabeled", roles["labeled"])
     batch = min(plan["batch"], images)
     steps = num_steps(images, plan)
     passes = steps * batch / images
-    role = "unlabeled" if "unlabeled" in contents.roles else "labeled"
+    role = "unlabeled" if "unlabeled" in roles else "labeled"
     why = [f"{steps * batch:,} {role} images are seen, each {passes:.3g} times: more steps score higher,"]
     why += [f"up to a point; {plan['epochs']} times is what paid with few images."]
     workers = min(4, max((os.cpu_count() or 1) - 1, 0)) if plan is LARGE else 0
@@ -136,25 +141,24 @@ def num_steps(num_images: int, plan: dict[str, Any]) -> int:
     return min(max(plan["epochs"] * num_images // min(plan["batch"], num_images), fewest), most)
 
 
-def _watching(contents: FolderContents, plan: dict[str, Any]) -> tuple[list[str], dict[str, Any]]:
-    images = contents.roles.get("unlabeled", contents.roles["labeled"])
+def _watching(roles: dict[str, int], plan: dict[str, Any]) -> tuple[list[str], dict[str, Any]]:
+    images = roles.get("unlabeled", roles["labeled"])
     every = num_steps(images, plan) // EVALUATIONS
     logging = {"logging_steps": max(every // 10, 1), "save_strategy": "steps", "save_steps": every}
     logging["save_total_limit"] = 1
     evaluated = {"eval_strategy": "steps", "eval_steps": every}
-    if {"test", "selection"} & contents.roles.keys():
+    if {"test", "selection"} & roles.keys():
         why = ["Scored on the way and at the end; all labels are trained on."]
         return why, {"selection_share": 0.0, **evaluated, **logging}
-    if contents.roles["labeled"] < FEWEST_LABELS:
+    if roles["labeled"] < FEWEST_LABELS:
         why = ["Too few labels to set some aside: nothing is scored. Put labeled images into test/images and"]
         return [*why, "test/masks to know how good the model is."], {"selection_share": 0.0, **logging}
     why = ["There are no test images: a tenth of the labels is set aside to be scored on."]
     return why, {"selection_share": 0.1, **evaluated, **logging}
 
 
-def _look_at_masks(contents: FolderContents) -> tuple[int, list[str]]:
+def _look_at_masks(data: SegmentationData) -> tuple[int, list[str]]:
     """The shorter side in the middle, and what to say of each rare class."""
-    data = load_roles(DataArguments(**contents.options), needs_unlabeled=False)
     masks = data.labeled.select_columns("mask").select(range(min(MASKS_READ, len(data.labeled))))
     sides, counts = [], np.zeros(256, np.int64)
     for row in masks:

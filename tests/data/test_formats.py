@@ -5,11 +5,13 @@ import json
 
 import numpy as np
 import pytest
+import yaml
 
-from pos_hf.data import DataArguments, describe_folder
+from pos_hf.data import DataArguments
 from pos_hf.data.drawing import paint
 from pos_hf.data.loading import load_roles
 from pos_hf.errors import InputError
+from pos_hf.runs.proposal import propose_config
 from tests.data import exports
 from tests.data.exports import EXPORTS, near_borders, scene
 
@@ -41,14 +43,15 @@ def test_an_export_is_recognised_and_drawn_and_nothing_is_written(tmp_path, name
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
 
 
-def test_what_describe_folder_says_loads_the_same_rows(tmp_path):
+def test_a_proposed_config_loads_the_rows_that_were_found(tmp_path):
     exports.coco_splits(tmp_path)
-    found = describe_folder(tmp_path, selection_share=0)
-    assert found.roles == {"labeled": 1, "unlabeled": 1, "selection": 1, "test": 1}
-    assert found.class_names == ["background", "car", "dog"]
-    assert found.options["dataset_format"] == "coco_json"
-    args = DataArguments(**found.options)
-    assert load_roles(args).split_hash() == load(tmp_path).split_hash()
+    text = propose_config(tmp_path)
+    assert "1 labeled, 1 selection, 1 test, 1 unlabeled images" in text and "background, car, dog" in text
+    proposed = {
+        key: value for key, value in yaml.safe_load(text).items() if key in DataArguments.__match_args__
+    }
+    assert proposed["dataset_format"] == "coco_json"
+    assert load_roles(DataArguments(**proposed)).split_hash() == load(tmp_path).split_hash()
 
 
 def test_images_without_annotations_are_background_where_the_option_says_so(tmp_path):
