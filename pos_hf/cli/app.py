@@ -5,7 +5,7 @@ from importlib.util import find_spec
 from pos_hf.cli.parsing import (
     CommandParser,
     add_inference_arguments,
-    add_remote_code_argument,
+    add_model_arguments,
     importing,
     inference_from,
 )
@@ -31,7 +31,7 @@ def main(argv: list[str]) -> int:
     with importing():
         from pos_hf.hub.app import TriedModel, make_page
 
-    tried = TriedModel(args.model, args.trust_remote_code, inference_from(args))
+    tried = TriedModel(args.model, args.trust_remote_code, inference_from(args), args.subfolder)
     try:
         make_page(tried).launch(server_name="127.0.0.1", server_port=args.port)
     except OSError as error:
@@ -46,8 +46,7 @@ def parser() -> CommandParser:
         description="Serve a page on this machine: drop an image, see its mask with a legend, and how sure "
         "the model is. Ctrl+C ends it.",
     )
-    parser.add_argument("model", help="folder of a trained model, or the id of a Hub repository")
+    add_model_arguments(parser)
     parser.add_argument("--port", type=int, default=7860, help="of http://127.0.0.1 (default: 7860)")
-    add_remote_code_argument(parser)
     add_inference_arguments(parser)
     return parser

@@ -35,9 +35,9 @@ def main(argv: list[str]) -> int:
         from pos_hf.data.checks import check_data
         from pos_hf.data.splits import write_split
         from pos_hf.reporting.data_page import write_data_page
-        from pos_hf.runs.config import parse_config
+        from pos_hf.runs.config import CONFIG_SUFFIXES, parse_config
 
-    if args.config.suffix in (".yaml", ".yml", ".json"):
+    if args.config.suffix in CONFIG_SUFFIXES:
         _, data_args, training = parse_config(args.config, overrides)
         method = training.get_method()
         needs_unlabeled = "unsupervised" in method.objectives
@@ -130,10 +130,10 @@ def config(report: "DataReport", given: Path) -> str:
     import yaml
 
     from pos_hf.data.arguments import differing_options
-    from pos_hf.runs.config import read_yaml
+    from pos_hf.runs.config import CONFIG_SUFFIXES, read_yaml
 
     assert report.args is not None
-    options = read_yaml(given) if given.suffix in (".yaml", ".yml", ".json") else {}
+    options = read_yaml(given) if given.suffix in CONFIG_SUFFIXES else {}
     options |= differing_options(report.args)
     lines = [f"# {sentence}" for sentence in (report.data.assumptions if report.data else ())]
     remedies = dict.fromkeys(finding.remedy for finding in report.findings if finding.remedy)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from pos_hf.cli.parsing import (
     CommandParser,
     add_inference_arguments,
-    add_remote_code_argument,
+    add_model_arguments,
     importing,
     inference_from,
 )
@@ -83,7 +83,7 @@ def parser() -> argparse.ArgumentParser:
     parser = CommandParser(
         prog="pos-hf evaluate", description="Score a segmentation model on labeled images of any size."
     )
-    parser.add_argument("model", help="folder of a trained model, or the id of a Hub repository")
+    add_model_arguments(parser)
     parser.add_argument("data", help="`shapes`, a folder with images/ and masks/, or the config of a run")
     parser.add_argument(
         "--role",
@@ -97,7 +97,6 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--threshold", type=float, help="also measure the pseudo-labels that this confidence would keep"
     )
-    add_remote_code_argument(parser)
     add_inference_arguments(parser)
     return parser
 

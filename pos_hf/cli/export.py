@@ -4,7 +4,7 @@ import argparse
 from importlib.util import find_spec
 from pathlib import Path
 
-from pos_hf.cli.parsing import CommandParser, add_remote_code_argument, importing
+from pos_hf.cli.parsing import CommandParser, add_model_arguments, importing
 from pos_hf.errors import InputError
 from pos_hf.files import keep_existing
 
@@ -15,10 +15,9 @@ def parser() -> argparse.ArgumentParser:
         prog="pos-hf export",
         description="Write a model as ONNX, of any batch and image size, and check it against torch.",
     )
-    parser.add_argument("model", help="folder of a trained model, or the id of a Hub repository")
+    add_model_arguments(parser)
     parser.add_argument("--format", choices=["onnx"], default="onnx")
     parser.add_argument("--to", type=Path, required=True, metavar="FILE", help="file to write")
-    add_remote_code_argument(parser)
     return parser
 
 
@@ -38,7 +37,7 @@ def main(argv: list[str]) -> int:
         from pos_hf.evaluation import load_for_inference
         from pos_hf.models.export import export_onnx
 
-    model, image_processor = load_for_inference(args.model, "cpu", args.trust_remote_code)
+    model, image_processor = load_for_inference(args.model, "cpu", args.trust_remote_code, args.subfolder)
     difference = export_onnx(model, args.to, image_processor)
     print(f"{args.to} written; its logits differ from torch's by at most {difference:.1e}")
     return 0

@@ -60,16 +60,22 @@ def importing() -> Iterator[None]:
         gc.enable()
 
 
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of a command that loads one trained model."""
+    parser.add_argument("model", help="folder of a trained model, or the id of a Hub repository")
+    parser.add_argument("--subfolder", default="", help="where in it the model lies, for example student")
+    add_remote_code_argument(parser)
+
+
 def add_remote_code_argument(parser: argparse.ArgumentParser) -> None:
-    """The argument of every command that loads a trained model."""
+    """The argument of every command that loads trained models."""
     parser.add_argument(
         "--trust_remote_code", action="store_true", help="run the model code that the folder brings along"
     )
 
 
 def add_inference_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments that `inference_from` reads; `pos-hf predict` has the same."""
-    parser.add_argument("--subfolder", default="", help="where in it the model lies, for example student")
+    """The arguments that `inference_from` reads."""
     group = parser.add_argument_group("inference")
     group.add_argument(
         "--multiple", type=int, help="resize sides to this multiple (default: the patch; 1: never)"

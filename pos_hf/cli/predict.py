@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pos_hf.cli.parsing import (
     CommandParser,
     add_inference_arguments,
-    add_remote_code_argument,
+    add_model_arguments,
     importing,
     inference_from,
 )
@@ -28,11 +28,13 @@ if TYPE_CHECKING:
     from pos_hf.data.decoding import RowDecoder
     from pos_hf.evaluation import Inference
 
-# Of the model and the protocol: a rerun knows its own masks by it.
+# Of the images' folder, the model and the protocol: a rerun knows its own masks by it.
 # Its name sorts before theirs, so it is put in place first.
 RECORD = "made_by.json"
 KINDS, CONFIDENCE = ("masks", "overlays"), "confidence"
 TOOLS = ("coco", "cvat", "labelme", "labelstudio")
+LIST, SHEET = "suggested.txt", "suggested.png"  # of `pos-hf suggest`
+PICTURES_BESIDE = {RECORD: (*KINDS, CONFIDENCE, "cvat"), LIST: (SHEET,)}  # no images to predict
 MAX_PIXELS = 89_478_485  # from here on Pillow warns of a decompression bomb; it refuses twice as many
 
 
@@ -68,7 +70,7 @@ def main(argv: list[str]) -> int:
     classes = Classes([*label_names(model).values()], palette_of(model))
     decoder = decoder_for(model, image_processor)
     predictor = Predictor(model, image_processor, inference, decoder, classes, args.min_confidence)
-    record = record_of(model, inference, args.min_confidence)
+    record = record_of(args.images, model, inference, args.min_confidence)
     todo = unfinished(sources, args.out, record, kinds)
     skipped: list[str] = []
     for name, source in tqdm(todo.items(), desc="Predicting", unit="img"):
@@ -89,10 +91,11 @@ def main(argv: list[str]) -> int:
         print(f"pos-hf predict: skipped: {reason}", file=sys.stderr)
     if args.to is not None:
         annotate(args.out, args.to, sources, classes)
-    outcome = f"{len(todo) - len(skipped)} masks in {args.out / 'masks'}, overlays in {args.out / 'overlays'}"
+    done = f"{len(todo) - len(skipped)} images predicted"
+    places = f": masks in {args.out / 'masks'}, overlays in {args.out / 'overlays'}"
     there = f"; {len(sources) - len(todo)} were there" if len(todo) < len(sources) else ""
     left = f"; {len(skipped)} images left out" if skipped else ""
-    print(outcome + there + left)
+    print(done + places + there + left)
     return 1 if skipped else 0
 
 
@@ -104,7 +107,7 @@ def parser() -> argparse.ArgumentParser:
         "DIR/overlays pictures. An image that cannot be read is left out (exit code 1); run again, the "
         "command makes what is missing.",
     )
-    parser.add_argument("model", help="folder of a trained model, or the id of a Hub repository")
+    add_model_arguments(parser)
     parser.add_argument("images", type=Path, help="an image, or a folder that is searched for images")
     parser.add_argument("--out", type=Path, required=True, help="folder to write to; existing files are kept")
     group = parser.add_argument_group("for annotators")
@@ -115,13 +118,14 @@ def parser() -> argparse.ArgumentParser:
     group.add_argument(
         "--min_confidence", type=float, default=0.0, help="pixels below it are 255 (ignored) in the masks"
     )
-    add_remote_code_argument(parser)
     add_inference_arguments(parser)
     return parser
 
 
 def find_images(source: Path) -> dict[str, Path]:
     """The image files under a folder, or the one file given, by the name of their masks.
+
+    What `pos-hf predict` and `pos-hf suggest` wrote into the folder is left out.
 
     Raises:
         InputError: There is none, or two would share a mask.
@@ -131,11 +135,25 @@ def find_images(source: Path) -> dict[str, Path]:
 
     if not source.exists():
         raise InputError(f"there is no image or folder '{source}'")
-    found = {source.stem: str(source)} if source.is_file() else list_images(source)
+    if source.is_file():
+        found = {source.stem: str(source)}
+    else:
+        listed = list_images(source)
+        found = {id: path for id, path in listed.items() if not is_written(Path(path), source)}
     if not found:
         known = ", ".join(sorted(LISTED_SUFFIXES))
         raise InputError(f"'{source}' holds no image; known suffixes are {known}.")
     return {f"{id}.png": Path(path) for id, path in split_pages(found).items()}
+
+
+def is_written(picture: Path, root: Path) -> bool:
+    """Whether a picture below `root` is of an earlier call, which left its own file beside it."""
+    return any(
+        picture.relative_to(folder).parts[0] in names and (folder / file).is_file()
+        for folder in picture.parents
+        if folder.is_relative_to(root)
+        for file, names in PICTURES_BESIDE.items()
+    )
 
 
 def keep_what_is_there(out: Path, sources: dict[str, Path], kinds: tuple[str, ...], tool: str | None) -> None:
@@ -174,7 +192,7 @@ class Predictor:
     min_confidence: float
 
     def write(self, out: Path, source: Path, files: dict[str, str], record: dict[str, Any]) -> None:
-        """Predict an image and put its files in place, and the record before them, each whole or not at all.
+        """Predict an image and put what is missing in place, the record before it, each whole or not at all.
 
         Raises:
             InputError: It cannot be read, or is none that the model takes.
@@ -188,6 +206,9 @@ class Predictor:
             for target in targets.values():
                 target.parent.mkdir(parents=True, exist_ok=True)
             (self._geotiffs if keeps_place(source) else self._pictures)(source, targets)
+            for kind, file in files.items():
+                if (out / file).exists():  # and may have been corrected
+                    targets[kind].unlink()
 
     def _pictures(self, source: Path, targets: dict[str, Path]) -> None:
         import numpy as np
@@ -245,12 +266,13 @@ def annotate(out: Path, tool: str, sources: dict[str, Path], classes: "Classes")
         WRITERS[tool](aside / tool, predictions, classes)
 
 
-def record_of(model: Any, inference: "Inference", min_confidence: float) -> dict[str, Any]:
-    """What decides about a mask beside the image; the same in a rerun."""
+def record_of(images: Path, model: Any, inference: "Inference", min_confidence: float) -> dict[str, Any]:
+    """What decides about the mask of a name; the same in a rerun."""
     from pos_hf.evaluation.loading import weights_fingerprint
 
-    told = {"weights": weights_fingerprint(model), "min_confidence": min_confidence, **asdict(inference)}
-    return json.loads(json.dumps(told))
+    folder = images.parent if images.is_file() else images
+    told = {"images": str(folder.resolve()), "weights": weights_fingerprint(model)}
+    return json.loads(json.dumps({**told, "min_confidence": min_confidence, **asdict(inference)}))
 
 
 def unfinished(
@@ -259,8 +281,10 @@ def unfinished(
     """The images that lack a picture of a kind, made by this model and protocol.
 
     Raises:
-        InputError: The folder's masks are of another model or protocol.
+        InputError: The folder's masks are of other images, another model or protocol.
     """
+    from pos_hf.data.files import file_of
+
     if is_begun(out):
         try:
             earlier = json.loads((out / RECORD).read_text())
@@ -268,7 +292,15 @@ def unfinished(
             earlier = None
         if earlier != record:
             raise InputError(
-                f"'{out / RECORD}' is of another model or other options, and its masks are kept: give "
+                f"'{out / RECORD}' is of other images, another model or other options, and its masks are "
+                "kept: give another folder to --out"
+            )
+    for name, source in sources.items():
+        mask = out / files_of(name, source, ("masks",))["masks"]
+        written = os.path.getmtime(file_of(str(source)))
+        if mask.exists() and mask.stat().st_mtime < written:
+            raise InputError(
+                f"'{mask}' is older than its image '{source}' and is kept, though it may be another's: give "
                 "another folder to --out"
             )
     return {

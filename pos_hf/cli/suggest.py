@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 from pos_hf.cli.parsing import (
     CommandParser,
     add_inference_arguments,
-    add_remote_code_argument,
+    add_model_arguments,
     importing,
     inference_from,
 )
-from pos_hf.cli.predict import find_images, read_image
+from pos_hf.cli.predict import LIST, SHEET, find_images, read_image
 from pos_hf.errors import InputError, first_sentence
 from pos_hf.files import keep_existing, written_aside
 from pos_hf.text import csv_cell
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from pos_hf.evaluation.suggestion import Doubt
 
-LIST, TABLE, SHEET = "suggested.txt", "suggested.csv", "suggested.png"
+TABLE = "suggested.csv"
 
 
 def main(argv: list[str]) -> int:
@@ -94,12 +94,11 @@ def parser() -> argparse.ArgumentParser:
         description="Rank unlabeled images by what a label is worth: DIR gets their ids as a list file, a "
         "table, and a sheet of pictures.",
     )
-    parser.add_argument("model", help="folder of a trained model, or the id of a Hub repository")
+    add_model_arguments(parser)
     parser.add_argument("images", type=Path, help="a folder that is searched for images")
     parser.add_argument("--count", type=int, default=20, help="images to choose (default: 20)")
     parser.add_argument("--exclude", type=Path, help="list file of ids that are labeled already")
     parser.add_argument("--out", type=Path, required=True, help="folder to write to; existing files are kept")
-    add_remote_code_argument(parser)
     add_inference_arguments(parser)
     return parser
 
@@ -126,17 +125,17 @@ def waiting(sources: dict[str, Path], exclude: Path | None) -> dict[str, Path]:
     """The images by id, without those of a list.
 
     Raises:
-        InputError: There is no such list, or it names none of the images.
+        InputError: There is no such list, it is no text, or it names none of the images.
     """
     by_id = {name.removesuffix(".png"): source for name, source in sources.items()}
     if exclude is None:
         return by_id
 
-    from pos_hf.data.files import read_text
+    from pos_hf.data.folders import read_lines
 
     if not exclude.is_file():
         raise InputError(f"there is no list file {exclude}")
-    excluded = {line.strip() for line in read_text(exclude).splitlines()}
+    excluded = set(read_lines(exclude))
     if not excluded & set(by_id):
         raise InputError(f"{exclude} names none of the images, whose ids are like '{next(iter(by_id))}'")
     return {id: source for id, source in by_id.items() if id not in excluded}

@@ -7,7 +7,6 @@ from pathlib import Path
 from pos_hf.cli.parsing import CommandParser, importing
 from pos_hf.errors import InputError
 
-CONFIG_SUFFIXES = (".yaml", ".yml", ".json")
 EPILOG = """\
 The keys people change most (a config file holds them as `key: value`; the command line wins):
 
@@ -49,7 +48,7 @@ def main(argv: list[str]) -> int:
     arguments, overrides = parser().parse_known_args(argv)
 
     with importing():
-        from pos_hf.runs.config import parse_config
+        from pos_hf.runs.config import CONFIG_SUFFIXES, parse_config
         from pos_hf.runs.recipes import recipe_file
         from pos_hf.runs.train import run_training
 

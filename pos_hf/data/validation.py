@@ -2,6 +2,7 @@
 
 import copy
 import json
+import logging
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any, Literal, NamedTuple, Self
@@ -21,6 +22,7 @@ from pos_hf.errors import FileInputError, InputError
 from pos_hf.values import IGNORE_INDEX
 from pos_hf.workers import outlive_sigterm
 
+logger = logging.getLogger(__name__)
 PART = 4  # rows that one process checks at a time
 MANY_IDS = 16  # more values without a class are one finding, not one for each mask
 
@@ -48,12 +50,14 @@ class Finding(NamedTuple):
         if self.error is not None:
             return str(self.error)
         where = f"{self.where} ({self.role})" if self.where.startswith("all ") else self.where
-        remedy = f": set `{'` and `'.join(self.remedy.splitlines())}`" if self.remedy else ""
+        remedy = f": set `{'` and `'.join(self.remedy.splitlines())}` in a config" if self.remedy else ""
         return f"{where} {self.problem}{remedy}"
 
 
 def validate(data: SegmentationData, skip_unreadable: bool = False, for_training: bool = True) -> None:
     """Read every mask and its image once; a progress bar appears when that takes long.
+
+    What probably spoils the masks of a role is logged.
 
     Args:
         data: Of any source.
@@ -67,7 +71,10 @@ def validate(data: SegmentationData, skip_unreadable: bool = False, for_training
         is_trained_on = for_training and role == "labeled"
         checks = RoleChecks(role, data.id2label, is_trained_on, skip_unreadable and is_trained_on)
         checks.read(rows)
-        _stop_at_errors([*checks.findings, *checks.conclusions()])
+        conclusions = [*checks.conclusions()]
+        _stop_at_errors([*checks.findings, *conclusions])
+        for finding in conclusions:
+            logger.warning(finding.sentence())
     _stop_at_errors(channel_findings(data))
 
 
@@ -222,9 +229,10 @@ class RoleChecks:
             yield Finding("error", self.role, "all masks", "are ignored in all of their pixels: label some")
         elif num_classes == 1 and self.must_teach:
             yield self._one_class_named(present)
-        elif present == {0, IGNORE_INDEX} and self._as_stored:
+        elif present == {0, IGNORE_INDEX} and num_classes > 1 and self._as_stored:
             yield Finding(
-                "error" if self.must_teach else "warning",
+                # a few test images may show nothing else
+                "error" if self.role == "labeled" else "warning",
                 self.role,
                 "all masks",
                 "hold only 0 and 255 (ignored), so that nothing but class 0 is labeled",

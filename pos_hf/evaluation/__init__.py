@@ -4,7 +4,6 @@ from pathlib import Path
 
 from pos_hf.evaluation.evaluator import (
     evaluate_images,
-    evaluate_model,
     evaluate_models,
     predict_confident,
     predict_images,
@@ -36,7 +35,6 @@ __all__ = [
     "class_probabilities",
     "collapse_alarm",
     "evaluate_images",
-    "evaluate_model",
     "evaluate_models",
     "keep_confident",
     "label_names",

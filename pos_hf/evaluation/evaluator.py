@@ -19,7 +19,7 @@ from transformers import BaseImageProcessor, PreTrainedModel
 
 from pos_hf.data.segmentation_data import row_ids
 from pos_hf.errors import InputError, TrainingStopped
-from pos_hf.evaluation.inference import Inference, Pixels, Strip, label_names, probability_strips
+from pos_hf.evaluation.inference import Inference, Pixels, Strip, joined, label_names, probability_strips
 from pos_hf.evaluation.pseudo_labels import PseudoLabeler
 from pos_hf.evaluation.results import Evaluation
 from pos_hf.models.processors import normalise, statistics
@@ -32,7 +32,7 @@ ADVISED_WINDOW = 512
 
 
 class Prepared(NamedTuple):
-    """One image as its processor cut and resized it, normalised only on the model's device."""
+    """One image as its processor resized it, normalised only on the model's device."""
 
     pixels: Tensor
     """uint8 [channels, H, W]."""
@@ -44,13 +44,6 @@ class Prepared(NamedTuple):
     @property
     def nbytes(self) -> int:
         return self.pixels.nbytes + self.labels.nbytes
-
-
-def evaluate_model(
-    model: PreTrainedModel, dataset: Dataset, image_processor: BaseImageProcessor, **options: Any
-) -> dict:
-    """The scores of `evaluate_images`, for callers that need nothing else. Same arguments."""
-    return evaluate_images(model, dataset, image_processor, **options).scores()
 
 
 def evaluate_images(
@@ -130,7 +123,7 @@ def image_batches(
 
     Args:
         dataset: Rows of `image` and perhaps `mask`.
-        image_processor: Cuts and resizes them, where it does so.
+        image_processor: Resizes them, where it does so.
         indices: Rows to take.
         batch_size: Largest batch.
         num_workers: Processes that decode images.
@@ -179,9 +172,7 @@ def predict_probabilities(
     """
     for item in _prepared(model, images, image_processor):
         with memory_advice(model, 1, item.size, inference):
-            strips = _predict(model, [item], image_processor, inference)
-            maps = [strip.probabilities for strip in strips]
-            probabilities = torch.cat(maps, -2) if len(maps) > 1 else maps[0]
+            probabilities = joined(_predict(model, [item], image_processor, inference))
         yield probabilities
 
 
@@ -246,18 +237,23 @@ def _prepared(
 
 
 def prepare(row: dict, image_processor: BaseImageProcessor) -> Prepared:
-    """Cut and resize the image of a row, where its processor does so; its mask stays at native size."""
+    """Resize the image of a row, whole, where its processor does so; its mask stays at native size."""
     image, layout = row["image"], None
     if isinstance(image, np.ndarray):
         layout = "channels_last"
     else:
         image = image.convert("RGB")
+    # what the model does not see cannot be predicted, and padding would shift the rest
+    moved: dict[str, Any] = {
+        step: False for step in ("do_center_crop", "do_pad") if getattr(image_processor, step, False)
+    }
     pixels = image_processor(
         images=image,
         return_tensors="pt",
         input_data_format=layout,
         do_rescale=False,
         do_normalize=False,
+        **moved,
     )["pixel_values"][0]
     labels = torch.tensor(np.asarray(row["mask"]) if "mask" in row else [], dtype=torch.uint8)
     height, width = image.shape[:2] if isinstance(image, np.ndarray) else image.size[::-1]

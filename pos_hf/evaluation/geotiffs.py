@@ -92,8 +92,7 @@ def _pixels(
     stored: Stored, decoder: RowDecoder, image_processor: BaseImageProcessor, device: torch.device
 ) -> Pixels:
     """The image for the model, decoded at once where its processor resizes it, or where it has no parts."""
-    settings = image_processor.to_dict()
-    if not has_parts(stored) or settings.get("do_resize") or settings.get("do_center_crop"):
+    if not has_parts(stored) or image_processor.to_dict().get("do_resize"):
         return prepare({"image": decoder.image(stored)}, image_processor).pixels[None].to(device)
     width, height = picture_size(stored)
 

@@ -150,10 +150,13 @@ def class_probabilities(
     pixels_NCHW: Pixels,
     inference: Inference,
     size: tuple[int, int] | None = None,
-    normalise: Normalise = lambda pixels: pixels,
 ) -> Tensor:
     """The strips of `probability_strips` in one, float32 [N, C, height, width]. Same arguments."""
-    strips = probability_strips(model, pixels_NCHW, inference, size, normalise)
+    return joined(probability_strips(model, pixels_NCHW, inference, size))
+
+
+def joined(strips: Iterator[Strip]) -> Tensor:
+    """Strips that follow each other in one map; a single one is not copied."""
     maps = [strip.probabilities for strip in strips]
     return torch.cat(maps, -2) if len(maps) > 1 else maps[0]
 

@@ -33,16 +33,23 @@ class TriedModel:
         name_or_path: a folder of training, or a Hub id.
         trust_remote_code: run the code that it brings along.
         inference: how an image is predicted; None predicts it whole.
+        subfolder: where in it the model lies.
 
     Raises:
         InputError: there is no such model.
     """
 
     def __init__(
-        self, name_or_path: str, trust_remote_code: bool = False, inference: Inference | None = None
+        self,
+        name_or_path: str,
+        trust_remote_code: bool = False,
+        inference: Inference | None = None,
+        subfolder: str = "",
     ) -> None:
         device = PartialState().device
-        self.model, self.image_processor = load_for_inference(name_or_path, device, trust_remote_code)
+        self.model, self.image_processor = load_for_inference(
+            name_or_path, device, trust_remote_code, subfolder
+        )
         self.decoder = decoder_for(self.model, self.image_processor)
         self.names, self.palette = list(label_names(self.model).values()), palette_of(self.model)
         self.inference = inference

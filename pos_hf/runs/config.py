@@ -52,6 +52,7 @@ class ModelArguments:
                 raise InputError("peft freezes the backbone's own weights already: leave out freeze_backbone")
 
 
+CONFIG_SUFFIXES = (".yaml", ".yml", ".json")
 MAX_BYTES, MAX_VALUES, MAX_DEPTH = 1 << 20, 100_000, 50
 """Of a config file; each `*alias` counts as all that it stands for."""
 SELECTION_SHARE = 0.1

@@ -14,9 +14,7 @@ from pos_hf.errors import InputError
 from pos_hf.evaluation import label_names
 from pos_hf.evaluation.loading import decoder_for
 from pos_hf.models.processors import num_channels
-from pos_hf.runs.config import parse_config
-
-CONFIG_SUFFIXES = (".yaml", ".yml")
+from pos_hf.runs.config import CONFIG_SUFFIXES, parse_config
 
 
 def load_rows(

@@ -52,6 +52,23 @@ def test_a_supervised_run_needs_no_unlabeled_images(folder, capsys):
     assert "none in its folder 'student'" in capsys.readouterr().err
 
 
+def test_a_test_set_of_masks_of_0_and_255_is_warned_of(folder, labels_as_test, caplog):
+    masks = folder / "data" / "test" / "masks"
+    masks.unlink()
+    shutil.copytree(folder / "data" / "masks", masks)
+    for path in masks.iterdir():
+        Image.fromarray(255 * np.asarray(Image.open(path))).save(path)
+    assert main(["evaluate", str(folder / "model"), str(folder / "config.yaml")]) == 0
+    assert "all masks (test) hold only 0 and 255" in caplog.text
+
+
+def test_a_config_may_be_json(folder):
+    (folder / "config.yaml").rename(folder / "config.json")
+    for command in (["check-data"], ["evaluate", str(folder / "model")]):
+        role = ["--role", "labeled"] if len(command) > 1 else []
+        assert main([*command, str(folder / "config.json"), *role]) == 0
+
+
 def test_words_are_not_replaced_by_what_they_look_like(tmp_path, monkeypatch, capsys):
     """A dataset called "a" lies in the way of every sentence that has an a."""
     monkeypatch.chdir(tmp_path)

@@ -1,6 +1,8 @@
 """`pos-hf evaluate` and `pos-hf predict` on a tiny model and a folder of images."""
 
 import json
+import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -85,6 +87,21 @@ def test_evaluate_refuses_data_it_cannot_score(model_folder, image_folder, tmp_p
         evaluate.main([model_folder, str(image_folder)])
 
 
+def test_evaluate_refuses_masks_of_0_and_255_and_a_config_reads_them(
+    model_folder, image_folder, tmp_path, processor
+) -> None:
+    model = save_segformer(tmp_path / "binary", processor, ["background", "crack"])
+    for path in (image_folder / "masks").iterdir():
+        Image.fromarray(np.uint8(255 * (np.asarray(Image.open(path)) == 1))).save(path)
+    with pytest.raises(InputError, match=r'hold only 0 and 255.*: set `mask_values: {"255": 1}` in a config'):
+        evaluate.main([model, str(image_folder)])
+    keys = {"mask_values": {"255": 1}, "class_names": ["background", "crack"], "method": "supervised"}
+    (tmp_path / "config.json").write_text(json.dumps({"dataset": str(image_folder), **keys}))
+    out = tmp_path / "scores"
+    assert evaluate.main([model, str(tmp_path / "config.json"), "--role", "labeled", "--out", str(out)]) == 0
+    assert json.loads((out / "metrics.json").read_text())["per_category_iou"]["crack"] > 0
+
+
 def test_predict_writes_the_models_classes_as_palette_masks(model_folder, image_folder, tmp_path) -> None:
     out = tmp_path / "out"
     assert predict.main([model_folder, str(image_folder / "images"), "--out", str(out)]) == 0
@@ -146,11 +163,55 @@ def test_predict_leaves_a_broken_image_out_and_a_rerun_makes_what_is_missing(
     (out / "overlays" / "row_7.png").unlink()  # as a kill between the two leaves it
     before = {path: path.stat().st_mtime_ns for path in (out / "masks").iterdir()}
     assert predict.main(command) == 0
-    assert "2 masks" in capsys.readouterr().out
+    assert "2 images predicted" in capsys.readouterr().out
     assert masks_of(out) == masks_of(whole)
     again = {path.name for path in (out / "masks").iterdir() if path.stat().st_mtime_ns != before.get(path)}
-    assert again == {"row_4.png", "row_7.png"}
+    assert again == {"row_4.png"}
     assert len(list((out / "overlays").iterdir())) == 11
+
+
+def test_a_corrected_mask_is_kept_while_its_confidence_is_made(model_folder, image_folder, tmp_path) -> None:
+    command = [model_folder, str(image_folder / "images"), "--out", str(tmp_path / "out")]
+    assert predict.main(command) == 0
+    corrected = tmp_path / "out" / "masks" / "row_1.png"
+    Image.new("L", (20, 24), 3).save(corrected)
+    before = corrected.read_bytes()
+    assert predict.main([*command, "--confidence"]) == 0
+    assert corrected.read_bytes() == before
+    assert (tmp_path / "out" / "confidence" / "row_1.png").is_file()
+
+
+def test_masks_are_not_taken_for_those_of_other_images_of_the_same_names(
+    model_folder, image_folder, tmp_path
+) -> None:
+    images, out = image_folder / "images", ["--out", str(tmp_path / "out")]
+    assert predict.main([model_folder, str(images / "row_1.png"), *out]) == 0
+    assert predict.main([model_folder, str(images / "row_2.png"), *out]) == 0  # of the same folder
+    (tmp_path / "other").mkdir()
+    shutil.copy(images / "row_2.png", tmp_path / "other" / "row_1.png")
+    with pytest.raises(InputError, match="is of other images, another model"):
+        predict.main([model_folder, str(tmp_path / "other"), *out])
+    later = (tmp_path / "out" / "masks" / "row_1.png").stat().st_mtime + 9
+    os.utime(images / "row_1.png", (later, later))  # as a camera that counts from 1 again leaves it
+    with pytest.raises(InputError, match=r"row_1\.png' is older than its image"):
+        predict.main([model_folder, str(images), *out])
+
+
+def test_predict_takes_none_of_its_own_pictures_for_an_image(
+    model_folder, image_folder, monkeypatch, capsys
+) -> None:
+    monkeypatch.chdir(image_folder / "images")
+    (image_folder / "images" / "masks").mkdir()
+    shutil.copy("row_1.png", "masks/mine.png")  # a folder of that name that is the user's
+    command = [model_folder, ".", "--out", "predictions", "--confidence"]
+    assert predict.main([*command, "--to", "cvat"]) == 0
+    capsys.readouterr()
+    assert predict.main(command) == 0
+    assert "0 images predicted" in capsys.readouterr().out
+    found = {
+        path.relative_to("predictions/masks").as_posix() for path in Path("predictions/masks").rglob("*.png")
+    }
+    assert found == {*(f"row_{i}.png" for i in range(11)), "masks/mine.png"}
 
 
 def test_a_rerun_with_another_model_or_protocol_is_refused(
@@ -159,13 +220,13 @@ def test_a_rerun_with_another_model_or_protocol_is_refused(
     command = [str(image_folder / "images"), "--out", str(tmp_path / "out")]
     assert predict.main([model_folder, *command]) == 0
     before = masks_of(tmp_path / "out")
-    with pytest.raises(InputError, match="of another model or other options"):
+    with pytest.raises(InputError, match="another model or other options"):
         predict.main([model_folder, *command, "--flip"])
     model, _ = load_for_inference(model_folder, "cpu")
     torch.nn.init.normal_(model.decode_head.classifier.bias)
     model.save_pretrained(tmp_path / "other")
     processor.save_pretrained(tmp_path / "other")
-    with pytest.raises(InputError, match="of another model or other options"):
+    with pytest.raises(InputError, match="another model or other options"):
         predict.main([str(tmp_path / "other"), *command])
     assert masks_of(tmp_path / "out") == before
 

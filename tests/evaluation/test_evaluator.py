@@ -11,13 +11,14 @@ import pytest
 import torch
 from accelerate import Accelerator, debug_launcher
 from datasets import concatenate_datasets
+from PIL import Image
+from transformers import DPTImageProcessor, MobileNetV2ImageProcessor
 
 from pos_hf.data.decoding import STORED_IMAGE, RowDecoder
 from pos_hf.errors import TrainingStopped
 from pos_hf.evaluation import (
     Inference,
     evaluate_images,
-    evaluate_model,
     evaluator,
     keep_confident,
     predict_images,
@@ -83,18 +84,37 @@ def test_each_image_keeps_its_own_areas(model, dataset, processor) -> None:
 
 def test_training_mode_comes_back(model, dataset, processor) -> None:
     model.train()
-    evaluate_model(model, dataset, processor)
+    evaluate_images(model, dataset, processor)
     assert model.training
 
 
 def test_evaluating_draws_no_random_number_that_training_would_miss(model, dataset, processor) -> None:
     before = torch.get_rng_state()
-    evaluate_model(model, dataset, processor)
+    evaluate_images(model, dataset, processor)
     assert torch.equal(torch.get_rng_state(), before)
 
 
+@pytest.mark.parametrize(
+    "processor",
+    [
+        MobileNetV2ImageProcessor(size={"shortest_edge": 60}, crop_size={"height": 60, "width": 60}),
+        DPTImageProcessor(do_resize=False, do_pad=True, size_divisor=32),
+    ],
+    ids=["crops", "pads"],
+)
+def test_the_model_sees_the_whole_image_and_nothing_else(model, processor) -> None:
+    thirds = np.zeros((60, 180, 3), np.uint8)
+    for c in range(3):
+        thirds[:, 60 * c : 60 * c + 60, c] = 255
+    torch.nn.init.dirac_(model.classifier.weight)  # the class of a pixel is its brightest colour
+    torch.nn.init.zeros_(model.classifier.bias)
+    (prediction,) = predict_images(model, [Image.fromarray(thirds)], processor)
+    assert np.array_equal(prediction, thirds.argmax(-1))
+
+
 def test_a_threshold_measures_the_pseudo_labels_it_would_keep(model, dataset, processor) -> None:
-    scores = evaluate_model(model, dataset, processor, pseudo_labeler=partial(keep_confident, threshold=0.6))
+    labeler = partial(keep_confident, threshold=0.6)
+    scores = evaluate_images(model, dataset, processor, pseudo_labeler=labeler).scores()
     kept = right = total = 0
     for row in dataset:
         pixel_values = processor(images=row["image"], return_tensors="pt")["pixel_values"]

@@ -86,6 +86,15 @@ def test_the_command_writes_a_list_a_table_and_a_sheet(model_folder, images, dat
         suggest.main(arguments)
 
 
+def test_the_sheet_of_an_earlier_call_is_no_image(model_folder, images):
+    count = sum(path.is_file() for path in images.rglob("*"))
+    arguments = [model_folder, str(images), "--count", str(count), "--out"]
+    assert suggest.main([*arguments, str(images / "next")]) == 0
+    assert suggest.main([*arguments, str(images / "later")]) == 0
+    listed = (images / "later" / "suggested.txt").read_text().splitlines()
+    assert len(listed) == count and "next/suggested" not in listed
+
+
 def test_the_command_refuses_what_it_cannot_answer(model_folder, images, tmp_path):
     out = ["--out", str(tmp_path / "out")]
     with pytest.raises(InputError, match=r"asks for 99 images, and \d+ can be chosen from"):
@@ -93,4 +102,6 @@ def test_the_command_refuses_what_it_cannot_answer(model_folder, images, tmp_pat
     (tmp_path / "other.txt").write_text("elsewhere\n")
     with pytest.raises(InputError, match="names none of the images"):
         suggest.main([model_folder, str(images), "--exclude", str(tmp_path / "other.txt"), *out])
+    with pytest.raises(InputError, match=r"row_0\.png is no text file: write one id a line"):
+        suggest.main([model_folder, str(images), "--exclude", str(images / "row_0.png"), *out])
     assert not (tmp_path / "out").exists()

@@ -60,6 +60,26 @@ def test_without_gradio_the_command_says_what_to_install(monkeypatch):
         command.main(["runs/any"])
 
 
+def test_the_command_tries_the_model_of_a_subfolder(make_run, monkeypatch):
+    run = make_run("shapes")
+    (run / "student").mkdir()
+    for name in ("config.json", "model.safetensors", "preprocessor_config.json"):
+        (run / name).rename(run / "student" / name)
+    pages = []
+
+    class Page:
+        def __init__(self, tried):
+            pages.append(tried)
+
+        def launch(self, **options):
+            pass
+
+    monkeypatch.setattr(command, "find_spec", lambda name: True)
+    monkeypatch.setattr("pos_hf.hub.app.make_page", Page)
+    assert command.main([str(run), "--subfolder", "student"]) == 0
+    assert len(pages) == 1
+
+
 @pytest.mark.skipif(find_spec("gradio") is None, reason="gradio is not installed")
 @pytest.mark.filterwarnings("ignore")
 def test_the_page_answers_over_http(make_run, photo, tmp_path):

@@ -2,7 +2,7 @@
 
 import torch
 
-from pos_hf.evaluation import evaluate_model
+from pos_hf.evaluation import evaluate_images
 
 from .tiny import TinySegmenter, tiny_model, tiny_rows, tiny_trainer
 
@@ -50,4 +50,4 @@ def test_what_is_scored_in_training_is_what_is_saved(tmp_path):
     scores = next(entry for entry in trainer.state.log_history if "eval_mean_iou" in entry)
     for folder, key in ((tmp_path, "eval_mean_iou"), (tmp_path / "student", "eval_student_mean_iou")):
         loaded = TinySegmenter.from_pretrained(folder)
-        assert evaluate_model(loaded, rows, trainer.processing_class)["mean_iou"] == scores[key]
+        assert evaluate_images(loaded, rows, trainer.processing_class).scores()["mean_iou"] == scores[key]

@@ -10,7 +10,7 @@ from transformers.modeling_outputs import SemanticSegmenterOutput
 
 from pos_hf.data import PairedDataset, collate
 from pos_hf.errors import InputError
-from pos_hf.evaluation import evaluate_model
+from pos_hf.evaluation import evaluate_images
 from pos_hf.training import POSConfig
 
 from .resuming import DATA, shapes
@@ -142,7 +142,7 @@ def test_several_evaluation_sets_are_scored_by_name(tmp_path):
     trainer.train()
     logged = {name: value for entry in trainer.state.log_history for name, value in entry.items()}
     for name, part in parts.items():
-        expected = evaluate_model(trainer.model, part, trainer.processing_class)["mean_iou"]
+        expected = evaluate_images(trainer.model, part, trainer.processing_class).scores()["mean_iou"]
         assert logged[f"eval_{name}_mean_iou"] == expected
     assert trainer.evaluate("far")["eval_far_mean_iou"] == logged["eval_far_mean_iou"]
 
