@@ -6,16 +6,24 @@ from transformers import PreTrainedModel
 from pos_hf.errors import InputError
 
 
-def backbone_name(model: PreTrainedModel) -> str:
-    """Name of the part that comes pretrained: transformers' base model, or `backbone` (UperNet).
-
-    Raises:
-        InputError: the model has no such part.
-    """
+def find_backbone(model: PreTrainedModel) -> str | None:
+    """Name of the part that comes pretrained: transformers' base model, or `backbone` (UperNet), or None."""
     for name in (model.base_model_prefix, "backbone"):
         if name and isinstance(getattr(model, name, None), nn.Module):
             return name
-    raise InputError(f"{type(model).__name__} has no part that is its backbone: train all of it")
+    return None
+
+
+def backbone_name(model: PreTrainedModel) -> str:
+    """As `find_backbone`, of a model that must have one.
+
+    Raises:
+        InputError: it has none.
+    """
+    name = find_backbone(model)
+    if name is None:
+        raise InputError(f"{type(model).__name__} has no part that is its backbone: train all of it")
+    return name
 
 
 def freeze_backbone(model: PreTrainedModel) -> None:

@@ -28,14 +28,12 @@ from pos_hf.training.checkpoints import checkpoints, find_damage
 
 EXPORTED = "exported"  # in place of a checkpoint's name
 FIRST_EPOCH = 10**6  # no run gets there, so that the views are new
-# float32 in one process, whatever the run had; and nothing is reported, resumed or chosen
+# float32 in one process, whatever the run had; and nothing is reported or resumed
 NEUTRAL: dict[str, Any] = {
     "bf16": False,
     "fp16": False,
     "fsdp": None,
     "fsdp_config": None,
-    "eval_strategy": "no",
-    "load_best_model_at_end": False,
     "push_to_hub": False,
     "hub_token": None,
     "report_to": [],

@@ -63,6 +63,7 @@ CHOICES = {
 SCORED_OTHERWISE = ("bf16_full_eval", "fp16_full_eval", "batch_eval_metrics", "prediction_loss_only")
 MADE_FOR_TEXT = ("label_smoothing_factor", "neftune_noise_alpha", "use_liger_kernel")
 POLYNOMIAL = {"power": 0.9, "lr_end": 0.0}
+STEERED_BY_SCORES = ("reduce_lr_on_plateau", "greedy")
 SCORES = ("mean_iou", "mean_iou_absent_zero", "overall_accuracy", "student_mean_iou")
 CLASS_SCORE = "iou_"
 
@@ -210,16 +211,18 @@ class POSConfig(TrainingArguments):
             raise InputError("max_steps and num_train_epochs ask for no step: set one of them above 0")
         if self.lr_scheduler_type != "polynomial" and self.lr_scheduler_kwargs == POLYNOMIAL:
             self.lr_scheduler_kwargs = None  # the default's, which no other schedule takes
+        is_steered = self.lr_scheduler_type in STEERED_BY_SCORES
+        if is_steered:  # by a loss, which is to fall, if nothing else is said
+            options = json_options("lr_scheduler_kwargs", self.lr_scheduler_kwargs)
+            self.lr_scheduler_kwargs = {"mode": "max", **options}
         check_open_files(self.dataloader_num_workers)
         if self.early_stopping_patience is not None:
             if self.eval_strategy == "no":
                 raise InputError("early_stopping_patience needs scores: set eval_strategy to steps or epoch")
             self.load_best_model_at_end = True
             self.save_strategy, self.save_steps = self.eval_strategy, self.eval_steps or self.logging_steps
-        if self.metric_for_best_model is None and (
-            self.load_best_model_at_end or self.save_strategy == "best"
-        ):
-            self.metric_for_best_model = SCORES[0]
+        if self.load_best_model_at_end or self.save_strategy == "best" or is_steered:
+            self.metric_for_best_model = self.metric_for_best_model or SCORES[0]
         try:
             super().__post_init__()
         except Exception as error:  # whatever transformers and accelerate raise for one of a hundred values

@@ -4,12 +4,33 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import (
+    EarlyStoppingCallback,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 
 from pos_hf.data import PairSampler
 
 from .state import RunState
 from .teacher import broadcast_buffers
+
+
+class EarlyStopping(EarlyStoppingCallback):
+    """The Trainer's; a resumed run goes on counting, and does not begin again if it had stopped."""
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Take the count of the checkpoint, which the Trainer leaves at 0."""
+        super().on_train_begin(args, state, control, **kwargs)
+        saved = state.stateful_callbacks.get(type(self).__name__) if state.global_step else None
+        self.early_stopping_patience_counter = (
+            saved["attributes"]["early_stopping_patience_counter"] if saved else 0
+        )
+        control.should_training_stop = self.early_stopping_patience_counter >= self.early_stopping_patience
 
 
 class KeepInStep(TrainerCallback):

@@ -12,7 +12,7 @@ from .arguments import POSConfig
 
 def make_optimizer(
     model: nn.Module,
-    backbone: str,
+    backbone: str | None,
     made: tuple[type[torch.optim.Optimizer], dict[str, Any]],
     args: POSConfig,
     is_sharded: bool,
@@ -21,7 +21,7 @@ def make_optimizer(
 
     Args:
         model: to optimize.
-        backbone: name of the backbone in it.
+        backbone: name of the backbone in it; without one everything has the multiple.
         made: class of the optimizer, and its options; what they do not say, `args` do.
         args: of the run.
         is_sharded: the parameters are DTensors, which have no fused SGD.

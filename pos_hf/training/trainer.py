@@ -11,7 +11,7 @@ from datasets import Dataset
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.utils.data import DataLoader, Sampler
-from transformers import BaseImageProcessor, EarlyStoppingCallback, PreTrainedModel, PrinterCallback
+from transformers import BaseImageProcessor, PreTrainedModel, PrinterCallback
 from transformers.trainer import DEFAULT_PROGRESS_CALLBACK
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput
 
@@ -20,12 +20,12 @@ from pos_hf.data import PairedDataset, collate
 from pos_hf.data.device_views import NormalisedBatch
 from pos_hf.locks import locked
 from pos_hf.methods import LossTerm, Method, StudentPair
-from pos_hf.models.freezing import frozen_parts
+from pos_hf.models.freezing import find_backbone, frozen_parts
 from pos_hf.models.processors import statistics
 from pos_hf.workers import outlive_sigterm
 
 from .arguments import POSConfig
-from .callbacks import KeepInStep
+from .callbacks import EarlyStopping, KeepInStep
 from .checkpoints import newest_complete, rotate, sealed
 from .console import RunConsole
 from .diagnostics import Diagnostics
@@ -95,7 +95,7 @@ class POSTrainer(TeacherStudentTrainer):
             self.remove_callback(printing)
         self.add_callback(self.console)
         if args.early_stopping_patience is not None:
-            self.add_callback(EarlyStoppingCallback(args.early_stopping_patience))
+            self.add_callback(EarlyStopping(args.early_stopping_patience))
         self.stop = StopOnSignal()
         self.add_callback(self.stop)
         self.add_callback(KeepInStep(self.sampler, self.run_state, self.accelerator))
@@ -164,6 +164,13 @@ class POSTrainer(TeacherStudentTrainer):
             run_in_mixed_precision(self.teacher.model, self.accelerator)
         self.integration.prepare(self.model, self.optimizer)
         return prepared
+
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        """A run that has ended takes no further step when it is resumed."""
+        if self.state.global_step >= self.state.max_steps:
+            self.control.should_training_stop = True
+        if not self.control.should_training_stop:
+            super()._run_epoch(*args, **kwargs)
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Tensor | None = None) -> Tensor:
         """The Gramian has told the update's norm: another pass over the gradients is saved."""
@@ -241,7 +248,7 @@ class POSTrainer(TeacherStudentTrainer):
         """Two parameter groups: the backbone at `learning_rate`, everything else at a multiple of it."""
         if self.optimizer is None:
             made = self.optimizer_cls_and_kwargs or self.get_optimizer_cls_and_kwargs(self.args)
-            backbone = self.deployed["student"].base_model_prefix
+            backbone = find_backbone(self.deployed["student"])
             engine = self.args, self.is_fsdp_enabled
             self.optimizer = make_optimizer(model or self.model, backbone, made, *engine)
         return self.optimizer
