@@ -55,6 +55,8 @@ def read_records(file: Path) -> dict[str, Record]:
 def add_record(file: Path, arm: str, column: str, seed: int, settings: dict[str, Any], folder: Path) -> None:
     """Append a finished run: the exported teacher's scores, the student's where they are of the same images.
 
+    A run without a score, of no test images, is not recorded.
+
     Args:
         file: of JSON lines.
         arm: of the run.
@@ -65,9 +67,12 @@ def add_record(file: Path, arm: str, column: str, seed: int, settings: dict[str,
     """
     (run,) = read_runs([folder])
     scores, students = run.metrics, run.series("eval_student_mean_iou")[1]
+    if scores.get("mean_iou") is None:
+        return
     record = {"arm": arm, "column": column, "seed": seed, "settings": fingerprint(settings)}
     record |= {name: scores.get(name) for name in ("mean_iou", "overall_accuracy", "per_category_iou")}
     record["student_mean_iou"] = float(students[-1]) if len(students) and run.log_is_comparable else None
     record["versions"] = scores.get("protocol", {}).get("versions")
+    file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("a", encoding="utf-8") as out:
         out.write(json.dumps(record) + "\n")

@@ -39,6 +39,9 @@ def run_study(study: Study, jobs: int = 1) -> list[PlannedRun]:
     failed = []
     trainings = Trainings(study.num_processes)
     with locked(study.folder), exit_on_signals():
+        for run in study.runs:
+            if run.is_done and run.record is None:  # an interruption came before its record
+                record(study, run)
         todo = [run for run in study.runs if not run.is_done]
         waiting = iter(todo)
         done = len(study.runs) - len(todo)
@@ -53,11 +56,17 @@ def run_study(study: Study, jobs: int = 1) -> list[PlannedRun]:
                     progress.update()
                     if result.result() != 0:
                         failed.append(run)
-                    elif study.scores_file is not None:
-                        add_record(study.scores_file, run.arm, run.column, run.seed, run.settings, run.folder)
+                    else:
+                        record(study, run)
                     for following in islice(waiting, 1):
                         running[pool.submit(trainings.run, following)] = following
     return failed
+
+
+def record(study: Study, run: PlannedRun) -> None:
+    """Add a finished run's scores to those that the study keeps, where it keeps any."""
+    if study.scores_file is not None:
+        add_record(study.scores_file, run.arm, run.column, run.seed, run.settings, run.folder)
 
 
 class Trainings:

@@ -236,6 +236,21 @@ def test_a_recorded_run_is_not_run_again_and_a_finished_one_is_recorded(study_fi
     assert set(done) == {"short"}  # which sets max_steps itself
 
 
+def test_finished_runs_without_a_record_are_recorded_and_those_without_a_score_are_not(study_file, tmp_path):
+    change(study_file, scores="kept/scores.jsonl")
+    for run in read_study(study_file).runs:  # as an interruption leaves them before they are recorded
+        score(run, 0.5)
+        (run.folder / "trainer_state.json").write_text('{"log_history": []}')
+    unscored = read_study(study_file).runs[1]
+    (unscored.folder / "metrics.json").write_text('{"mean_iou": null}')
+    for _ in range(2):
+        study = read_study(study_file)
+        assert run_study(study) == []
+        recorded = (tmp_path / "kept" / "scores.jsonl").read_text().splitlines()
+        known = [fingerprint(run.settings) for run in study.runs if run.folder != unscored.folder]
+        assert [json.loads(line)["settings"] for line in recorded] == known
+
+
 @pytest.mark.parametrize("line", ["{", "[]", "{}", '{"settings": "a", "mean_iou": 2}'])
 def test_a_damaged_record_is_named(study_file, tmp_path, line):
     (tmp_path / "scores.jsonl").write_text(line + "\n")
