@@ -26,7 +26,8 @@ class EarlyStopping(EarlyStoppingCallback):
     ) -> None:
         """Take the count of the checkpoint, which the Trainer leaves at 0."""
         super().on_train_begin(args, state, control, **kwargs)
-        saved = state.stateful_callbacks.get(type(self).__name__) if state.global_step else None
+        states: Any = state.stateful_callbacks  # a dictionary by then
+        saved = states.get(type(self).__name__) if state.global_step else None
         self.early_stopping_patience_counter = (
             saved["attributes"]["early_stopping_patience_counter"] if saved else 0
         )
