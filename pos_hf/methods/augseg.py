@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from pos_hf.methods.base import Batch, LossTerm, predict_logits
 from pos_hf.methods.confidence import entropy
 from pos_hf.methods.mixing import box_mask, paste, random_boxes
-from pos_hf.methods.pseudo_labels import PseudoLabelMethod, PseudoLabels
+from pos_hf.methods.pseudo_labels import PseudoLabelMethod, PseudoLabels, pseudo_label_loss
 from pos_hf.values import IGNORE_INDEX
 
 
@@ -17,8 +17,9 @@ class AugSeg(PseudoLabelMethod):
     """Zhao et al., AugSeg (CVPR 2023), written from its paper.
 
     An image's certainty is the mean over its pixels of confidence x (1 - entropy / log C). With probability
-    1 - certainty a box of the labeled image of the same row, with its true labels, is pasted into the strong
-    view; then CutMix with the flipped batch. So part of the unsupervised loss is supervised by ground truth.
+    1 - certainty a box of the labeled image of the same row (fewer labeled images take turns), with its true
+    labels, is pasted into the strong view; then CutMix with the flipped batch. So part of the unsupervised
+    loss is supervised by ground truth.
     """
 
     def losses(self, student: nn.Module, teacher: nn.Module | None, batch: Batch) -> Iterator[LossTerm]:
@@ -31,15 +32,20 @@ class AugSeg(PseudoLabelMethod):
         certainty = _certainty(weak_logits, weak.valid)
         inject = torch.rand_like(certainty) >= certainty
         patch = box_mask(random_boxes(weak_logits), *weak_logits.shape[-2:]) & inject[:, None, None]
-        is_labeled = labeled["labels"] != IGNORE_INDEX
-        true_labels = torch.where(is_labeled, labeled["labels"], 0)
+        rows = torch.arange(len(patch), device=patch.device) % len(labeled["labels"])
+        labels = labeled["labels"][rows]
+        is_labeled = labels != IGNORE_INDEX
+        true_labels = torch.where(is_labeled, labels, 0)
         truth = PseudoLabels(true_labels, is_labeled.to(weak.weights.dtype), is_labeled)
-        strong = paste(unlabeled["strong_pixel_values"][:, 0], labeled["pixel_values"], patch)
+        strong = paste(unlabeled["strong_pixel_values"][:, 0], labeled["pixel_values"][rows], patch)
         target = weak.paste(truth, patch)
 
         box = box_mask(unlabeled["cutmix_boxes"][:, 0], *weak_logits.shape[-2:])
         logits = predict_logits(student, paste(strong, strong.flip(0), box))
-        loss = self.unsupervised_loss(logits, target.paste(target.flip(), box))
+        if self.adjustment:  # for what the rule keeps; it has not chosen the true labels
+            is_true = paste(patch, patch.flip(0), box)
+            logits = torch.where(is_true[:, None], logits, self.adjustment(logits))
+        loss = pseudo_label_loss(logits, target.paste(target.flip(), box))
         statistics = {
             "kept_share": weak.kept_share(),
             "injected_share": inject.float().mean(),

@@ -62,7 +62,8 @@ class FixMatch(PseudoLabelMethod):
     def _joint_forward(self, student: nn.Module, batch: Batch) -> Generator[LossTerm, None, PseudoLabels]:
         labeled, unlabeled = batch["labeled"], batch["unlabeled"]
         images = cat([labeled["pixel_values"], unlabeled["pixel_values"]])
-        labeled_logits, weak_logits = predict_logits(student, images).chunk(2)
+        counts = [len(labeled["pixel_values"]), len(unlabeled["pixel_values"])]
+        labeled_logits, weak_logits = predict_logits(student, images).split(counts)
         supervised_loss = self.supervised_loss(labeled_logits, labeled["labels"])
         weak = self.pseudo_labels(weak_logits, unlabeled["padding_mask"])
         yield LossTerm("supervised", supervised_loss)

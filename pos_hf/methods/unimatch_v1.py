@@ -72,9 +72,11 @@ class UniMatchV1(PseudoLabelMethod):
 
     @torch.no_grad()
     def _evaluation_logits(self, student: nn.Module, partner: Mapping[str, Tensor]) -> Tensor:
+        training = [module for module in student.modules() if module.training]  # frozen parts are not
         student.eval()
         logits = predict_logits(student, partner["pixel_values"])
-        student.train()
+        for module in training:
+            module.training = True
         return logits
 
     def _weak_terms(self, student: nn.Module, batch: Batch) -> Generator[LossTerm, None, PseudoLabels]:
@@ -84,12 +86,13 @@ class UniMatchV1(PseudoLabelMethod):
         """
         labeled, unlabeled = batch["labeled"], batch["unlabeled"]
         images = cat([labeled["pixel_values"], unlabeled["pixel_values"]])
+        counts = [len(labeled["pixel_values"]), len(unlabeled["pixel_values"])]
         if self.feature_branch == "separate":
-            labeled_logits, weak_logits = predict_logits(student, images).chunk(2)
+            labeled_logits, weak_logits = predict_logits(student, images).split(counts)
         else:
-            perturb_from = 0 if self.feature_branch == "joint" else len(labeled["pixel_values"])
-            logits = predict_logits(student, images, "channel_dropout", perturb_from)
-            labeled_logits, weak_logits, *_, perturbed_logits = logits.split(len(labeled["pixel_values"]))
+            first = 0 if self.feature_branch == "joint" else 1  # of the two groups to be perturbed
+            logits = predict_logits(student, images, "channel_dropout", sum(counts[:first]))
+            labeled_logits, weak_logits, *_, perturbed_logits = logits.split(counts + counts[first:])
 
         supervised_loss = self.supervised_loss(labeled_logits, labeled["labels"])
         weak = self.pseudo_labels(weak_logits, unlabeled["padding_mask"])

@@ -121,7 +121,9 @@ def unimatch_v1(student, teacher, batch, threshold):
     student.train()
     count = len(labeled["labels"])
     joint = student(torch.cat([labeled["pixel_values"], unlabeled["pixel_values"]]), "channel_dropout").logits
-    logits_x, logits_weak, logits_fp = joint[:count], joint[count : 2 * count], joint[3 * count :]
+    unlabeled_count = len(boxes[0])
+    clean, logits_fp = joint[: count + unlabeled_count], joint[-unlabeled_count:]
+    logits_x, logits_weak = clean[:count], clean[count:]
     logits_strong = student(torch.cat(strong)).logits
     confidence, label = confidences_and_labels(logits_weak)
     ignore = ignore_map(unlabeled["padding_mask"])
@@ -133,7 +135,8 @@ def unimatch_v1(student, teacher, batch, threshold):
             cutmix(own, other, boxes[k])
             for own, other in ((label, label_mix), (confidence, confidence_mix), (ignore, ignore_mix))
         ]
-        losses_s.append(unlabeled_loss(logits_strong[k * count : (k + 1) * count], *mixed, threshold))
+        view = logits_strong[k * unlabeled_count : (k + 1) * unlabeled_count]
+        losses_s.append(unlabeled_loss(view, *mixed, threshold))
     loss_fp = unlabeled_loss(logits_fp, label, confidence, ignore, threshold)
     loss_u = 0.25 * losses_s[0] + 0.25 * losses_s[1] + 0.5 * loss_fp
     return loss_x, loss_u, (loss_x + 0.25 * losses_s[0] + 0.25 * losses_s[1] + 0.5 * loss_fp) / 2

@@ -21,7 +21,7 @@ from tests.methods.published import (
     pixels,
     unlabeled_loss,
 )
-from tests.methods.tiny import CLASSES, SIZE, TinyNet, run_step, tiny_batch, tiny_student
+from tests.methods.tiny import CLASSES, SIZE, TinyNet, run_step, tiny_batch, tiny_student, with_labeled
 
 EVERY_VARIANT = [
     *((name, {}) for name in METHODS),
@@ -41,12 +41,13 @@ def teacher_for(method):
     return tiny_student().eval().requires_grad_(False) if method.uses_teacher else None
 
 
+@pytest.mark.parametrize("labeled", [3, 2], ids="{}+3".format)
 @pytest.mark.parametrize(("name", "options"), EVERY_VARIANT, ids=str)
-def test_every_term_is_finite_and_its_statistics_are_detached_scalars(name, options):
+def test_every_term_is_finite_and_its_statistics_are_detached_scalars(name, options, labeled):
     method = get_method(name, **options)
     student = student_for(method)
     seen = set()
-    for term in method.losses(student, teacher_for(method), tiny_batch()):
+    for term in method.losses(student, teacher_for(method), with_labeled(tiny_batch(), labeled)):
         seen.add(term.objective)
         assert term.loss.dim() == 0 and term.loss.isfinite() and term.loss.requires_grad
         term.loss.backward(retain_graph=term.retain_graph)
@@ -256,6 +257,31 @@ def test_augseg_patch_carries_the_labeled_image_and_its_true_labels():
     valid = torch.where(patched, labeled["labels"] != 255, ~batch["unlabeled"]["padding_mask"])
     expected = labeled_loss(logits, labels) * (labels != 255).sum() / valid.sum()
     assert losses["unsupervised"].item() == pytest.approx(expected.item(), abs=1e-9)
+
+
+def test_augseg_adjusts_pseudo_labeled_pixels_alone():
+    """Also with fewer labeled images, which take turns."""
+    batch = with_labeled(tiny_batch(), 2)
+    batch["unlabeled"]["cutmix_boxes"].zero_()
+    method = get_method("augseg", threshold=0.5, logit_adjustment=True)
+    student, inputs = tiny_student(), []
+    student.register_forward_pre_hook(lambda _, args: inputs.append(args[0]))
+    torch.manual_seed(5)
+    losses, _, _ = run_step(method, student, ConstantTeacher(3.0), batch)  # keeps class 1 everywhere
+    patched = (inputs[1] != batch["unlabeled"]["strong_pixel_values"][:, 0]).all(1)
+    logits, labels = student(inputs[1]).logits, batch["labeled"]["labels"][[0, 1, 0]]
+    adjusted, padding = method.adjustment(logits), batch["unlabeled"]["padding_mask"]
+    total = valid = 0.0
+    for n, i, j in pixels(patched):
+        if patched[n, i, j]:
+            values, label, counts = logits[n, :, i, j], labels[n, i, j].item(), labels[n, i, j] != 255
+        else:
+            values, label, counts = adjusted[n, :, i, j], 1, not padding[n, i, j]
+        if counts:
+            total -= values.log_softmax(0)[label].item()
+            valid += 1
+    assert 0 < patched.sum() < (~padding).sum() and not torch.allclose(adjusted, logits)
+    assert losses["unsupervised"].item() == pytest.approx(total / valid, abs=1e-9)
 
 
 @pytest.mark.parametrize(("name", "options"), EVERY_VARIANT, ids=str)

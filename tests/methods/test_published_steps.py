@@ -8,7 +8,7 @@ from torch import nn
 
 from pos_hf.methods import get_method
 from tests.methods import published
-from tests.methods.tiny import LiveSavedBytes, TinyNet, run_step, tiny_batch, tiny_student
+from tests.methods.tiny import LiveSavedBytes, TinyNet, run_step, tiny_batch, tiny_student, with_labeled
 
 THRESHOLD = 0.6
 STEPS = {
@@ -24,11 +24,12 @@ def relative_error(ours, theirs):
     return max((a - b).abs().max().item() for a, b in zip(ours, theirs, strict=True)) / scale
 
 
+@pytest.mark.parametrize("labeled", [3, 2], ids="{}+3".format)
 @pytest.mark.parametrize("case", STEPS)
-def test_losses_gradients_and_batchnorm_equal_the_published_step(case):
+def test_losses_gradients_and_batchnorm_equal_the_published_step(case, labeled):
     options, published_step = STEPS[case]
     method = get_method(case.removesuffix("_student"), threshold=THRESHOLD, **options)
-    student, batch = tiny_student(), tiny_batch()
+    student, batch = tiny_student(), with_labeled(tiny_batch(), labeled)
     teacher = tiny_student().eval().requires_grad_(False) if method.uses_teacher else None
     reference = copy.deepcopy(student)
 
@@ -129,6 +130,15 @@ def test_the_first_graph_is_freed_before_the_second_forward(name):
         run_step(get_method(name), student, teacher, tiny_batch())
     assert live_at_forward == [0, 0]
     assert saved.peak > 0
+
+
+def test_v1_leaves_frozen_parts_in_evaluation_mode():
+    student = tiny_student()
+    student.encoder.requires_grad_(False).eval()
+    before = student.encoder[1].running_mean.clone()
+    run_step(get_method("unimatch_v1", threshold=THRESHOLD), student, None, tiny_batch())
+    assert student.training and student.decoder[1].training and not student.encoder[1].training
+    assert torch.equal(student.encoder[1].running_mean, before)
 
 
 def test_v1_separate_branch_shares_no_graph():

@@ -56,6 +56,11 @@ def tiny_batch(batch_size=3):
     return {"labeled": labeled, "unlabeled": tiny_group(batch_size), "partner": tiny_group(batch_size)}
 
 
+def with_labeled(batch, count):
+    """The batch with its first labeled rows alone, as an `unlabeled_ratio` above 1 makes them fewer."""
+    return batch | {"labeled": {name: values[:count] for name, values in batch["labeled"].items()}}
+
+
 def tiny_student():
     """A TinyNet in training mode whose BatchNorm has seen data, so that its two modes differ."""
     net = TinyNet().double().train()

@@ -160,6 +160,26 @@ def test_burn_in_is_the_uniform_average_and_survives_a_resume(tmp_path, burn_in)
         assert torch.equal(ours, theirs)
 
 
+def test_burn_in_comes_before_fixed_weights_as_well(tmp_path):
+    fixed = {"strategy": "fixed", "strategy_options": {"supervised": 0.9, "unsupervised": 0.1}}
+    options = {"method": "fixmatch", "max_steps": 3, "strategy_burn_in_steps": 2, "optim": "sgd"}
+
+    def step(gramian: Gramian):
+        return torch.tensor(0.9).double(), torch.tensor(0.1).double()
+
+    one, other = (
+        tiny_trainer(str(tmp_path), **options, **fixed),
+        tiny_trainer(str(tmp_path), strategy=step, **options),
+    )
+    plain = tiny_trainer(str(tmp_path), **options | {"strategy_burn_in_steps": 0}, **fixed)
+    for trainer in (one, other, plain):
+        trainer.train()
+    weights = [nn.utils.parameters_to_vector(trainer.model.parameters()) for trainer in (one, other, plain)]
+    torch.testing.assert_close(weights[0], weights[1], rtol=0, atol=1e-6)
+    assert not torch.allclose(weights[0], weights[2], rtol=0, atol=1e-4)
+    assert one.integration.holds_pair and not plain.integration.holds_pair
+
+
 def test_the_norm_from_the_gramian_is_the_norm_of_the_gradient(tmp_path):
     class Check(TrainerCallback):
         norms: list[float] = []  # noqa: RUF012
@@ -365,7 +385,7 @@ def test_the_teacher_is_exported_with_the_student_beside_it(tmp_path):
 
 
 def test_few_of_the_trainers_private_methods_are_overridden():
-    """A new release of transformers may change any of them: look at these five first."""
+    """A new release of transformers may change any of them: look at these six first."""
     ours = POSTrainer.__mro__[: POSTrainer.__mro__.index(Trainer)]
     overridden = {
         name for part in ours for name in vars(part) if name.startswith("_") and not name.startswith("__")
@@ -375,6 +395,7 @@ def test_few_of_the_trainers_private_methods_are_overridden():
         "_get_train_sampler",
         "_load_rng_state",
         "_prepare_for_training",
+        "_run_epoch",
         "_save_checkpoint",
     }
     for name in overridden:
