@@ -58,9 +58,9 @@ def drawing(
     return {"path": name, "bytes": MAGIC + json.dumps(content, separators=(",", ":")).encode()}
 
 
-def blank(image: str) -> Stored:
-    """The mask of an image that shows class 0 alone."""
-    return drawing(f"background of {image}", [], 0, image=image)
+def blank(image: str, class_id: int) -> Stored:
+    """The mask of an image that shows one class alone."""
+    return drawing(f"background of {image}", [], class_id, image=image)
 
 
 def is_drawing(stored: Stored) -> bool:

@@ -44,6 +44,8 @@ class Pool(NamedTuple):
 
     images: Files
     masks: Masks
+    pictures: frozenset[str] = frozenset()
+    """Paths of the masks that are pictures of their own, which are no images."""
 
 
 def load_folders(args: DataArguments) -> SegmentationData:
@@ -93,10 +95,10 @@ def list_pool(args: DataArguments, images: str, masks: str, may_be_absent: bool 
         drawn = list_own(root, mask_place, ends[1], masks=True)
     if args.split_pages:
         found, drawn = split_pages(found), split_pages(drawn)
-    if is_pattern(image_place):  # a mask beside its image may fit the images' pattern as well
-        paths = set(drawn.values())
-        found = {id: path for id, path in found.items() if path not in paths}
-    return Pool(found, fold(found, drawn) if args.fold_masks else drawn)
+    # a mask beside its image may be listed among the images as well
+    pictures = frozenset(path for id, path in drawn.items() if found.get(id) != path)
+    found = {id: path for id, path in found.items() if path not in pictures}
+    return Pool(found, fold(found, drawn) if args.fold_masks else drawn, pictures)
 
 
 def scored_pool(args: DataArguments, role: str) -> Pool | None:
@@ -154,13 +156,22 @@ def assemble(
         palette: Their colours; None draws some.
     """
     root = Path(args.dataset)
+    if args.unannotated_images == "background":
+        background = next((id for id, name in id2label.items() if name == "background"), 0)
+        pools = {
+            role: pool
+            and pool._replace(
+                masks={id: blank(path, background) for id, path in pool.images.items()} | dict(pool.masks)
+            )
+            for role, pool in pools.items()
+        }
     selection = _scored_rows(args, "selection", pools.get("selection"))
     test = _scored_rows(args, "test", pools.get("test"))
     train = pools["train"]
     assert train is not None
-    labeled, unlabeled = _training_rows(
-        args, train, held_out={row.image for row in (selection or []) + (test or [])}
-    )
+    held_out = {os.path.abspath(row.image) for row in (selection or []) + (test or [])}
+    pictures = {os.path.abspath(path) for pool in pools.values() if pool for path in pool.pictures}
+    labeled, unlabeled = _training_rows(args, train, held_out, pictures)
     return SegmentationData(
         name=root.resolve().name.removesuffix("!"),
         labeled=to_dataset(labeled, masked=True),
@@ -172,22 +183,34 @@ def assemble(
     )
 
 
-def _training_rows(args: DataArguments, pool: Pool, held_out: set[str]) -> tuple[list[Row], list[Row]]:
+def _training_rows(
+    args: DataArguments, pool: Pool, held_out: set[str], pictures: set[str]
+) -> tuple[list[Row], list[Row]]:
+    """Labeled and unlabeled rows: none that is scored (`held_out`), or a mask of any role (`pictures`)."""
     root = Path(args.dataset)
-    images, masks = pool
+    images, masks, _ = pool
     extra = list_own(root, args.unlabeled, args.image_suffix) if has_place(root, args.unlabeled) else {}
     extra = split_pages(extra) if args.split_pages else extra
+    known = set(images.values())  # a pattern may name some of them again
     extra = {
-        id if is_pattern(args.unlabeled) else f"{args.unlabeled}/{id}": path for id, path in extra.items()
+        id if is_pattern(args.unlabeled) else f"{args.unlabeled}/{id}": path
+        for id, path in extra.items()
+        if path not in known
     }
     if args.labeled_ids is None:
-        labeled = _annotated_rows(args, pool)
+        own = {id: path for id, path in images.items() if os.path.abspath(path) not in held_out}
+        labeled = _annotated_rows(args, pool._replace(images=own))
     else:
         labeled = read_rows(root / args.labeled_ids, root, images, masks, args.dataset_format != "folders")
+        if twice := [row.image for row in labeled if os.path.abspath(row.image) in held_out]:
+            raise InputError(
+                f"{root / args.labeled_ids} lists {twice[0]}, which is a test or selection image as well: "
+                "give it one of the roles"
+            )
     if args.unlabeled_ids is not None:
         return labeled, read_rows(root / args.unlabeled_ids, root, images | extra, None)
-    taken = held_out | {row.image for row in labeled}
-    others = {id: path for id, path in (images | extra).items() if path not in taken}
+    taken = held_out | pictures | {os.path.abspath(row.image) for row in labeled}
+    others = {id: path for id, path in (images | extra).items() if os.path.abspath(path) not in taken}
     return labeled, [Row(id, path) for id, path in others.items()]
 
 
@@ -197,16 +220,14 @@ def _scored_rows(args: DataArguments, role: str, pool: Pool | None) -> list[Row]
     root, ids = Path(args.dataset), getattr(args, f"{role}_ids")
     if ids is None:
         return _annotated_rows(args, pool)
-    return read_rows(root / ids, root, *pool, args.dataset_format != "folders")
+    return read_rows(root / ids, root, pool.images, pool.masks, args.dataset_format != "folders")
 
 
 def _annotated_rows(args: DataArguments, pool: Pool) -> list[Row]:
     """The images with their masks; what those without are, the option says."""
-    images, masks = pool
+    images, masks, _ = pool
     if args.unannotated_images is None:
         return pair_all(images, masks)
-    if args.unannotated_images == "background":
-        masks = {id: blank(path) for id, path in images.items()} | dict(masks)
     return [Row(id, path, masks[id]) for id, path in images.items() if id in masks]
 
 
@@ -237,13 +258,13 @@ def training_masks(args: DataArguments) -> list[str]:
     pool = list_pool(args, "images", "masks", may_be_absent=args.labeled_ids is not None)
     if args.labeled_ids is None:
         return [path for path in pool.masks.values() if isinstance(path, str)]
-    rows = read_rows(root / args.labeled_ids, root, *pool)
+    rows = read_rows(root / args.labeled_ids, root, pool.images, pool.masks)
     return [row.mask for row in rows if isinstance(row.mask, str)]
 
 
 def orphan_masks(args: DataArguments) -> list[str]:
     """Paths of the training masks that no image has."""
-    images, masks = list_pool(args, "images", "masks", may_be_absent=args.labeled_ids is not None)
+    images, masks, _ = list_pool(args, "images", "masks", may_be_absent=args.labeled_ids is not None)
     return [path for id, path in masks.items() if id not in images and isinstance(path, str)]
 
 
@@ -265,7 +286,7 @@ def read_rows(
     """
     ids = {os.path.normpath(path): id for id, path in images.items()}
     rows = []
-    for line in _listed(list_file, root):
+    for line in _listed(list_file, root, images):
         id = line if line in images else ids.get(os.path.normpath(root / line))
         stem, suffix = os.path.splitext(line)
         if id is None and stem in images and images[stem].endswith(suffix):
@@ -293,13 +314,14 @@ def read_rows(
     return rows
 
 
-def _listed(list_file: Path, root: Path) -> list[str]:
-    """The lines of a list; of a CSV file the first two columns, without its head."""
+def _listed(list_file: Path, root: Path, images: Files) -> list[str]:
+    """The lines of a list; of a CSV file the first two columns, without its head, which names no image."""
     lines = read_lines(list_file)
     if list_file.suffix.lower() != ".csv":
         return lines
     rows = [[cell.strip() for cell in row[:2]] for row in csv.reader(lines)]
-    if rows and not (root / rows[0][0]).is_file() and not Path(rows[0][0]).suffix:
+    first = rows[0][0] if rows else ""
+    if first not in images and not (root / first).is_file() and not Path(first).suffix:
         rows = rows[1:]
     return ["\t".join(filter(None, row)) for row in rows]
 

@@ -107,9 +107,24 @@ def find_layout(tree: Tree, kind: str = "") -> tuple[dict[str, Any], list[str]]:
     without += [f for f in folders if any(word in f.lower() for word in UNLABELED_WORDS)]
     without = [f for f in dict.fromkeys(without) if f and f != "unlabeled"]
     if without and not (tree.root / "unlabeled").is_dir():
-        options["unlabeled"] = without[0] if len(without) == 1 else f"{_general(without)}/*"
+        place = without[0] if len(without) == 1 else f"{_general(without)}/*"
+        if not _names_only(tree, place, without, options):
+            without = [max(without, key=lambda folder: len(folders[folder]))]
+            place = without[0]
+        options["unlabeled"] = place
         said.append(f"images without masks in {', '.join(without[:3])} are unlabeled")
     return _with_lists(tree, options, said)
+
+
+def _names_only(tree: Tree, place: str, folders: list[str], options: dict[str, Any]) -> bool:
+    """Whether all that a place names is in some folders, or is an image or a mask that the options name."""
+    try:
+        found = set(list_place(tree.root, place).values())
+        for option in options.keys() & set(sum(OPTIONS.values(), ())):
+            found -= set(list_place(tree.root, options[option], suffixes=MASK_SUFFIXES).values())
+    except InputError:  # two files of one name
+        return False
+    return {os.path.dirname(path) for path in found} <= {str(tree.root / folder) for folder in folders}
 
 
 def _is_documented(tree: Tree, folders: dict[str, list[str]]) -> bool:

@@ -55,6 +55,27 @@ def test_test_images_are_never_trained_on(folder):
     assert data.unlabeled["id"][:3] == ["pet_3", "pet_4", "pet_5"]
 
 
+def test_scored_images_are_not_labeled_where_no_list_says_which_are(folder):
+    (folder / "test.txt").write_text("pet_1\npet_2\n")
+    (folder / "masks" / "pet_5.png").unlink()
+    shutil.move(folder / "images" / "pet_5.png", folder / "unlabeled")
+    options = {"test_images": "images", "test_masks": "masks", "test_ids": "test.txt"}
+    data = load(folder, **options)
+    assert data.labeled["id"] == ["pet_0", "pet_3", "pet_4"] and data.test["id"] == ["pet_1", "pet_2"]
+    assert data.unlabeled["id"] == ["unlabeled/pet_5", *(f"unlabeled/street_{index}" for index in range(4))]
+    (folder / "labeled.txt").write_text("pet_0\npet_2\n")
+    with pytest.raises(
+        InputError, match=r"labeled.txt lists .*pet_2.png, which is a test or selection image"
+    ):
+        load(folder, labeled_ids="labeled.txt", **options)
+
+
+def test_masks_are_no_unlabeled_images(folder):
+    data = load(folder, unlabeled="*/*")
+    names = [os.path.basename(row["image"]["path"]) for row in data.unlabeled.with_format(None)]
+    assert sorted(names) == [f"street_{index}.jpg" for index in range(4)]
+
+
 def test_name_endings_and_subfolders_are_paired(tmp_path):
     for town in ("ulm", "jena"):
         (tmp_path / "images" / town).mkdir(parents=True)
@@ -230,6 +251,12 @@ def test_lists_name_images_in_any_way(folder):
     assert data.labeled.with_format(None)[2]["mask"]["path"].endswith("masks/old town/pet 2.png")
 
 
+@pytest.mark.parametrize("head", ["", "id\n"])
+def test_the_first_id_of_a_csv_list_is_no_head(folder, head):
+    (folder / "list.csv").write_text(f"{head}pet_4\npet_1\n")
+    assert load(folder, labeled_ids="list.csv").labeled["id"] == ["pet_4", "pet_1"]
+
+
 def test_a_list_may_not_name_an_image_twice(folder):
     (folder / "list.txt").write_text("pet_4\npet_1\nimages/pet_4.png\n")
     with pytest.raises(InputError, match=r"2 labeled images of pets have the id 'pet_4'"):
@@ -279,11 +306,14 @@ def test_a_supervised_method_needs_no_unlabeled_images(folder):
     assert item["unlabeled"]["pixel_values"].shape == item["labeled"]["pixel_values"].shape == (3, 16, 16)
 
 
-def test_images_without_a_mask_are_background_where_the_option_says_so(tmp_path):
+@pytest.mark.parametrize(("names", "background"), [(["sky", "bird"], 0), (["bird", "x", "background"], 2)])
+def test_images_without_a_mask_are_background_where_the_option_says_so(tmp_path, names, background):
     for name in ("images/a.png", "images/b.png", "masks/a.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         Image.new("RGB" if "images" in name else "L", (8, 6), 0).save(tmp_path / name)
-    Image.new("L", (8, 6), 1).save(tmp_path / "masks" / "a.png")
-    options = {"unannotated_images": "background", "class_names": ["sky", "bird"], "selection_share": 0}
+    foreground = 1 if background == 0 else 0
+    Image.new("L", (8, 6), foreground).save(tmp_path / "masks" / "a.png")
+    options = {"unannotated_images": "background", "class_names": names, "selection_share": 0}
     data = load_data(DataArguments(dataset=str(tmp_path), **options), needs_unlabeled=False)
-    assert {row["id"]: set(np.asarray(row["mask"]).ravel()) for row in data.labeled} == {"a": {1}, "b": {0}}
+    found = {row["id"]: set(np.asarray(row["mask"]).ravel()) for row in data.labeled}
+    assert found == {"a": {foreground}, "b": {background}}

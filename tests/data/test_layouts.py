@@ -115,6 +115,13 @@ def csv_of_pairs(root):
     (root / "train.csv").write_text("\n".join(["image,mask", *rows]))
 
 
+def two_folders_without_masks(root):
+    for index in range(3):
+        save(picture(index), root / "photos" / f"{index}.png")
+        save(ids(index), root / "gt_masks" / f"{index}.png")
+        save(picture(10 + index), root / f"extra_{index % 2}" / f"more {index}.png")
+
+
 LAYOUTS = {
     "roboflow_masks": (roboflow_masks, (3, 0, 1, 2), ["background", "cat", "dog"], ids),
     "cvat_masks": (cvat_masks, (3, 0, 0, 0), ["background", "cat", "dog"], ids),
@@ -125,6 +132,12 @@ LAYOUTS = {
     "split_folders": (split_folders, (3, 0, 1, 2), ["class 0", "class 1", "class 2"], ids),
     "painted_with_lists": (painted_with_lists, (2, 1, 1, 0), ["#000000", "#000080", "#ff0000"], None),
     "csv_of_pairs": (csv_of_pairs, (3, 0, 0, 0), ["class 0", "class 1", "class 2"], ids),
+    "two_folders_without_masks": (
+        two_folders_without_masks,
+        (3, 3, 0, 0),
+        ["class 0", "class 1", "class 2"],
+        ids,
+    ),
 }
 """How each is written; labeled, unlabeled, selection and test images; class names; the mask of a seed."""
 
