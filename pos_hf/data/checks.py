@@ -20,7 +20,7 @@ from pos_hf.data.files import Stored, read_header, read_picture
 from pos_hf.data.folders import orphan_masks
 from pos_hf.data.images import DEEP_MODES, count_channels, is_picture, read_image
 from pos_hf.data.loading import load_roles
-from pos_hf.data.masks import mask_name
+from pos_hf.data.masks import is_matrix, mask_name
 from pos_hf.data.recognition import resolve
 from pos_hf.data.segmentation_data import SegmentationData
 from pos_hf.data.validation import Decoded, Finding, RoleChecks, Severity, channel_findings, image_name
@@ -256,7 +256,8 @@ class RoleSurvey(RoleChecks):
         if name.lower().endswith((".jpg", ".jpeg")):
             problem = "is a JPEG, which blurs class ids: save masks as PNG"
             self._add("warning", name, problem, self.threshold_line())
-        if not is_drawing(row["mask"]) and read_header(row["mask"]).mode in DEEP_MODES:
+        has_header = not is_drawing(row["mask"]) and not is_matrix(row["mask"])
+        if has_header and read_header(row["mask"]).mode in DEEP_MODES:
             self._add("note", name, "has 16 bits; 8 are enough for class ids")
         counts = np.array(mask.histogram())
         if counts[:IGNORE_INDEX].sum() < FEW_PIXELS * counts.sum():

@@ -273,7 +273,8 @@ class RowDecoder:
 
     def _above_threshold(self, values: np.ndarray) -> np.ndarray:
         """1 where the mask is as bright as the threshold: of a painted one the mean of its colours."""
-        grey = values if values.ndim == 2 else values[..., :3].mean(-1)
+        num_colors = 3 if values.shape[-1] >= 3 else 1  # beside them is transparency
+        grey = values if values.ndim == 2 else values[..., :num_colors].mean(-1)
         return (grey >= self.mask_threshold).astype(np.uint8)
 
     def _ids(self, values: np.ndarray) -> np.ndarray:

@@ -68,6 +68,12 @@ def is_drawing(stored: Stored) -> bool:
     return stored["bytes"] is not None and stored["bytes"].startswith(MAGIC)
 
 
+def files_in(stored: Stored) -> list[str]:
+    """Paths of the pictures that a drawing is made of."""
+    shapes = json.loads(stored["bytes"][len(MAGIC) :])["shapes"]
+    return [geometry["file"] for _, geometry in shapes if "file" in geometry]
+
+
 def draw(stored: Stored) -> np.ndarray:
     """Draw a mask.
 
@@ -199,7 +205,10 @@ def _paint_line(ids: np.ndarray, class_id: int, points: np.ndarray, width: float
 
 
 def _paint_file(ids: np.ndarray, class_id: int, path: str) -> None:
-    inside = _solid(read_picture({"path": path, "bytes": None}))
+    picture = read_picture({"path": path, "bytes": None})
+    if "A" in picture.getbands() and picture.getchannel("A").getextrema() == (255, 255):
+        picture = picture.convert("L")  # transparency that says nothing
+    inside = _solid(picture)
     if inside.shape != ids.shape:
         (height, width), (rows, columns) = inside.shape, ids.shape
         raise InputError(

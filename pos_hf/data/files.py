@@ -16,6 +16,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 from PIL import Image as PILImage
 from PIL import ImageOps, UnidentifiedImageError
+from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
 from pos_hf.data.archives import inside_archive, read_member
@@ -140,6 +141,7 @@ def opened(stored: Stored) -> Iterator[PILImage.Image]:
             else:
                 picture.seek(page - 1)
             _require_all_bands(picture, name)
+            _require_all_bits(picture, name)
             yield picture
     except InputError:
         raise
@@ -250,6 +252,16 @@ def _require_all_bands(picture: PILImage.Image, name: str) -> None:
     samples, bands = picture.tag_v2.get(SAMPLES_PER_PIXEL, 1), len(picture.getbands())
     if samples > 4 or samples > bands == 1:
         raise FileInputError(name, f"holds {samples} bands, of which {bands} would be read: {SAVE_AS_ARRAY}")
+
+
+def _require_all_bits(picture: PILImage.Image, name: str) -> None:
+    """Pillow reads the upper 8 bits of a PNG's 16-bit colours, and says nothing of the others."""
+    if not isinstance(picture, PngImageFile) or picture.mode not in ("RGB", "RGBA"):
+        return
+    if any(";16" in str(tile.args) for tile in picture.tile):
+        raise FileInputError(
+            name, f"holds colours of 16 bits, of which 8 would be read: {SAVE_AS_ARRAY}, or with 8 bits"
+        )
 
 
 def require_package(module: str, extra: str, name: str) -> None:

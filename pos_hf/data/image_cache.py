@@ -14,6 +14,7 @@ import numpy as np
 from datasets import Dataset
 from PIL import Image
 
+from pos_hf.data.drawing import files_in, is_drawing
 from pos_hf.data.files import Stored, file_of
 from pos_hf.data.images import count_channels, picture_size
 from pos_hf.data.segmentation_data import SegmentationData
@@ -49,10 +50,11 @@ def kept(folder: Path, stored: Stored, settings: str, decode: Callable[[], Pictu
 
 def _name(stored: Stored, settings: str) -> str:
     digest = hashlib.sha256(settings.encode())
+    paths = [stored["path"]]
     if stored["bytes"] is not None:
         digest.update(stored["bytes"])
-    else:
-        path = os.path.abspath(stored["path"])
+        paths = files_in(stored) if is_drawing(stored) else []
+    for path in map(os.path.abspath, paths):
         status = os.stat(file_of(path))
         digest.update(f"{path}\0{status.st_mtime_ns}\0{status.st_size}".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()[:32]

@@ -11,13 +11,18 @@ from pos_hf.errors import FileInputError
 from pos_hf.values import IGNORE_INDEX
 
 
+def is_matrix(stored: Stored) -> bool:
+    """Whether a mask is stored as an array and not as a picture."""
+    return stored["bytes"] is None and stored["path"].lower().endswith((*ARRAYS, ".mat"))
+
+
 def mask_values(stored: Stored) -> np.ndarray:
     """A mask as it is stored: values [H, W], or the channels of a painted one, [H, W, C].
 
     Raises:
         InputError: It cannot be read.
     """
-    if stored["bytes"] is None and stored["path"].lower().endswith((*ARRAYS, ".mat")):
+    if is_matrix(stored):
         return read_mask_array(stored["path"])
     picture = read_picture(stored)
     return np.asarray(picture).astype(np.uint8) if picture.mode == "1" else np.asarray(picture)

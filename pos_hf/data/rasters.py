@@ -39,7 +39,8 @@ class Layout(NamedTuple):
     is_picture: bool
     """Pillow reads all of it: one band of any depth, or colours of eight bits, transparency or none."""
     is_plain: bool
-    """rasterio and Pillow read the same: no palette, no ink, not turned."""
+    """rasterio and Pillow read the same: no palette, no ink, no single bits, no grey with transparency, not
+    turned."""
     has_place: bool
     """It says where on the earth it lies."""
 
@@ -61,7 +62,8 @@ def tiff_layout(stored: Stored) -> Layout | None:
         photometry = tags.get(PHOTOMETRY, 1)
         colors = COLORS_OF.get(photometry, 1)
         is_picture = bands == 1 or (bands == colors + is_transparent and bits == 8)
-        is_plain = not is_picture or (photometry in (1, 2, 6) and tags.get(ORIENTATION, 1) == 1)
+        is_upright = photometry in (1, 2, 6) and tags.get(ORIENTATION, 1) == 1
+        is_plain = not is_picture or (is_upright and bits >= 8 and bands != 2)
         has_place = not tags.keys().isdisjoint(GEO_KEYS)
         return Layout(int(tags[HEIGHT]), int(tags[WIDTH]), bands, is_picture, is_plain, has_place)
     except Exception as error:  # who reads the picture says what is wrong

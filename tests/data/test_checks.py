@@ -325,6 +325,13 @@ def test_nothing_is_found_in_a_clean_folder(folder):
     np.testing.assert_array_equal(report.label_counts["labeled"], expected)
 
 
+def test_masks_in_arrays_are_read(folder):
+    for path in (*folder.glob("masks/*"), *folder.glob("test/masks/*")):
+        np.save(path.with_suffix(".npy"), np.asarray(Image.open(path)))
+        path.unlink()
+    assert check(folder).findings == []
+
+
 def test_processes_find_what_one_finds_in_the_same_order(folder, monkeypatch):
     for plant in (color_masks, truncated_image, turned_image, print_image, absent_class, leaked_test_image):
         plant(folder)

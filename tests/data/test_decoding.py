@@ -1,6 +1,8 @@
 """Stored pictures of every kind become uint8 images and class ids."""
 
 import os
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -177,3 +179,34 @@ def test_a_tiff_of_more_bands_than_pillow_reads_is_refused(tmp_path):
         InputError, match=r"holds 13 pages, of which one would be read: set `split_pages: true` to take each"
     ):
         RowDecoder().image(stored(tmp_path / "pages.tif"))
+
+
+def deep_png(colors: int, channels: int) -> bytes:
+    """A PNG of 16-bit channels, which Pillow cannot write: 4 x 3 pixels."""
+    lines = b"".join(b"\0" + bytes(range(1, 1 + 8 * channels)) for _ in range(3))
+    header = struct.pack(">IIBBBBB", 4, 3, 16, colors, 0, 0, 0)
+    chunks = (b"IHDR", header), (b"IDAT", zlib.compress(lines)), (b"IEND", b"")
+    written = [
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in chunks
+    ]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(written)
+
+
+@pytest.mark.parametrize(("colors", "channels"), [(2, 3), (6, 4), (4, 2)], ids=["RGB", "RGBA", "LA"])
+def test_colours_of_16_bits_that_pillow_would_cut_are_refused(tmp_path, colors, channels):
+    (tmp_path / "deep.png").write_bytes(deep_png(colors, channels))
+    with pytest.raises(
+        InputError, match=r"deep.png holds colours of 16 bits, of which 8 would be read: save"
+    ):
+        RowDecoder().image(stored(tmp_path / "deep.png"))
+    (tmp_path / "grey.png").write_bytes(deep_png(0, 1))  # read in full
+    with pytest.raises(InputError, match="image_range"):
+        RowDecoder().image(stored(tmp_path / "grey.png"))
+
+
+def test_transparency_is_no_brightness(tmp_path):
+    grey = np.array([[0, 99, 200]], np.uint8)
+    Image.fromarray(np.dstack([grey, np.full_like(grey, 255)])).save(tmp_path / "mask.png")
+    found = RowDecoder(mask_threshold=100).mask(stored(tmp_path / "mask.png"))
+    assert np.asarray(found).tolist() == [[0, 0, 1]]

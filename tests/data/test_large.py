@@ -86,6 +86,20 @@ def test_without_rasterio_large_photographs_and_masks_are_decoded_whole(tmp_path
     assert isinstance(rows[0]["image"], Image.Image) and isinstance(rows[0]["mask"], Image.Image)
 
 
+@pytest.mark.parametrize("mode", ["LA", "1"])
+def test_tiffs_that_pillow_and_rasterio_read_otherwise_are_decoded_whole(tmp_path, monkeypatch, mode):
+    values = RNG.integers(0, 256, (60, 80), dtype=np.uint8)
+    Image.fromarray(values).convert(mode).save(tmp_path / "a.tif")
+    Image.fromarray(values // 128).save(tmp_path / "mask.png")
+    rows = rows_to_dataset(["a"], [tmp_path / "a.tif"], [tmp_path / "mask.png"])
+    whole = np.asarray(rows.with_transform(RowDecoder())[0]["image"])
+    assert whole.max() == 255
+    monkeypatch.setattr(images, "LARGE", 0)
+    monkeypatch.setattr(images, "LARGE_FILE", 0)
+    found = rows.with_transform(RowDecoder(in_parts=True))[0]["image"]
+    np.testing.assert_array_equal(np.asarray(found), whole)
+
+
 def test_parts_of_masks_are_checked_when_they_are_read(tmp_path, monkeypatch):
     rows = save(tmp_path, "rgb.tif")
     monkeypatch.setattr(images, "LARGE", 0)

@@ -46,6 +46,13 @@ def ultrasound(root):  # BUSI
             save(mask, root / "benign" / f"benign ({name})_mask{f'_{number}' if number else ''}.png")
 
 
+def opaque(root):  # with transparency that says nothing
+    for name in BOXES:
+        save(np.zeros((*SIZE, 3), np.uint8), root / "images" / f"{name}.png")
+        for number, mask in enumerate(objects(name)[0]):
+            save(np.dstack([mask] * 3 + [np.full_like(mask, 255)]), root / "masks" / name / f"{number}.png")
+
+
 def folders(root):
     for name in BOXES:
         save(np.zeros((*SIZE, 3), np.uint8), root / "images" / f"{name}.png")
@@ -53,7 +60,7 @@ def folders(root):
             save(mask, root / "masks" / name / f"{number}.png")
 
 
-@pytest.mark.parametrize("write", [nuclei, ultrasound, folders])
+@pytest.mark.parametrize("write", [nuclei, ultrasound, opaque, folders])
 def test_masks_of_an_object_each_are_one_mask_without_a_config(tmp_path, write):
     write(tmp_path)
     data = load_data(DataArguments(dataset=str(tmp_path), selection_share=0), needs_unlabeled=False)
@@ -62,6 +69,18 @@ def test_masks_of_an_object_each_are_one_mask_without_a_config(tmp_path, write):
     assert len(data.labeled) == 3 and len(data.unlabeled) == 0
     for row, name in zip(data.labeled, BOXES, strict=True):
         np.testing.assert_array_equal(np.asarray(row["mask"]), objects(name)[1])
+
+
+def test_a_kept_mask_is_drawn_anew_where_the_mask_of_an_object_changes(tmp_path):
+    folders(tmp_path / "data")
+    args = DataArguments(
+        dataset=str(tmp_path / "data"), selection_share=0, image_cache=str(tmp_path / "kept")
+    )
+    for changed in (False, True):
+        if changed:
+            save(np.full(SIZE, 255, np.uint8), tmp_path / "data" / "masks" / "b" / "0.png")
+        rows = load_data(args, needs_unlabeled=False).labeled
+        assert np.asarray(rows[1]["mask"]).all() == changed
 
 
 def test_an_object_of_another_size_and_a_mask_of_no_image_are_said(tmp_path):
