@@ -98,13 +98,14 @@ def save_adapter(model: PreTrainedModel, folder: Path) -> None:
     """
     name = backbone_name(model)
     whole = [child for child, _ in model.named_children() if child != name]
+    config: Any = copy.deepcopy(model.peft_config[NAME])
+    bias = {"none": r"$^", "all": "bias", "lora_only": r"\.base_layer\.bias$"}[config.bias]
     weights: dict[str, Tensor] = {}
     for key, value in model.state_dict().items():
         if re.search(rf"\.lora_\w+\.{NAME}(\.|$)", key):
             weights[PREFIX + key.replace(f".{NAME}", "", 1)] = value.contiguous()
-        elif key.partition(".")[0] in whole:
+        elif key.partition(".")[0] in whole or re.search(bias, key):
             weights[PREFIX + key] = value.contiguous()
-    config: Any = copy.deepcopy(model.peft_config[NAME])
     config.modules_to_save, config.inference_mode = whole, True
     config.base_model_name_or_path = None  # it may be a path of this machine
     folder.mkdir(parents=True, exist_ok=True)

@@ -57,8 +57,8 @@ def adapted_model(data, **options):
     return model
 
 
-def trainer_of(folder, data, **arguments):
-    model = adapted_model(data, lora_dropout=0.1)
+def trainer_of(folder, data, model=None, **arguments):
+    model = model or adapted_model(data, lora_dropout=0.1)
     defaults = {"method": "unimatch_v2", "method_options": {"threshold": 0.2}, "max_steps": 4, "seed": 0}
     pairs = PairedDataset.from_arguments(data, DATA, seed=0)
     return tiny_trainer(str(folder), model, train_dataset=pairs, **(defaults | arguments))
@@ -142,8 +142,9 @@ def test_the_best_of_a_lora_run_is_loaded_again(tmp_path, data):
         assert all(torch.equal(value, saved[name]) for name, value in model.state_dict().items())
 
 
-def test_the_export_is_merged_and_the_adapter_beside_it_is_pefts(tmp_path, data):
-    trainer = trainer_of(tmp_path / "run", data)
+@pytest.mark.parametrize("bias", ["none", "all", "lora_only"])
+def test_the_export_is_merged_and_the_adapter_beside_it_is_pefts(tmp_path, data, bias):
+    trainer = trainer_of(tmp_path / "run", data, model=adapted_model(data, lora_dropout=0.1, bias=bias))
     randomised(trainer.model)
     trainer.train()
     trainer.save_model()
