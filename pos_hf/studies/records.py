@@ -72,7 +72,7 @@ def add_record(file: Path, arm: str, column: str, seed: int, settings: dict[str,
     record = {"arm": arm, "column": column, "seed": seed, "settings": fingerprint(settings)}
     record |= {name: scores.get(name) for name in ("mean_iou", "overall_accuracy", "per_category_iou")}
     record["student_mean_iou"] = float(students[-1]) if len(students) and run.log_is_comparable else None
-    record["versions"] = scores.get("protocol", {}).get("versions")
+    record |= {name: scores.get("protocol", {}).get(name) for name in ("role", "versions")}
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("a", encoding="utf-8") as out:
         out.write(json.dumps(record) + "\n")

@@ -51,12 +51,14 @@ class Score:
     """What a study reads of one finished run.
 
     Args:
-        mean_iou: on the test images, in percent.
-        image_ids: of the test images.
+        mean_iou: on the images of the role, in percent.
+        role: test, or selection where a run has no test images.
+        image_ids: of these images.
         image_areas: int64 [N, 3, C]; None where the run was not evaluated image by image.
     """
 
     mean_iou: float
+    role: str
     image_ids: list[str]
     image_areas: np.ndarray | None
 
@@ -103,6 +105,7 @@ def study_cells(study: Study, scores: Scores) -> list[Cell]:
                 seed: scores[study.baseline, column, seed]
                 for seed in runs
                 if (study.baseline, column, seed) in scores
+                and scores[study.baseline, column, seed].role == runs[seed].role
             }
             cells.append(
                 Cell(
@@ -140,8 +143,9 @@ def over_seeds(differences: Sequence[float]) -> Interval:
 
 def _read_score(run: PlannedRun) -> Score:
     if run.record is not None:
-        return Score(100 * run.record["mean_iou"], [], None)
-    mean_iou = read_scores(run.folder).get("mean_iou")
-    if mean_iou is None:
+        return Score(100 * run.record["mean_iou"], run.record.get("role") or "test", [], None)
+    scores = read_scores(run.folder)
+    if scores.get("mean_iou") is None:
         raise damaged(run.folder / SCORES_FILE, "it holds no mean_iou")
-    return Score(100 * mean_iou, *read_counts(run.folder))
+    role = scores.get("protocol", {}).get("role") or "test"
+    return Score(100 * scores["mean_iou"], role, *read_counts(run.folder))

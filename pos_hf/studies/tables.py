@@ -18,9 +18,9 @@ from pos_hf.studies.scores import Cell, read_study_scores, study_cells
 from pos_hf.text import csv_cell, markdown, one_line
 
 CAPTION = (
-    "Test mIoU in percent, mean ± standard deviation over {seeds} seeds; differences to {baseline} are "
-    "paired by seed, with 95 % intervals (Student's t over seeds; over test images where there is one seed). "
-    "Test images are predicted {protocol}."
+    "{Role} mIoU in percent, mean ± standard deviation over {seeds} seeds; differences to {baseline} are "
+    "paired by seed, with 95 % intervals (Student's t over seeds; over {role} images where there is one "
+    "seed). {Role} images are predicted {protocol}."
 )
 PICTURE_FILE = "table.svg"
 BASELINE_COLOUR, ARM_COLOUR = "#8a8f98", "#2f6fab"
@@ -49,7 +49,9 @@ def write_tables(study: Study) -> str:
     scores, left_out = read_study_scores(study)
     cells = study_cells(study, scores)
     header, rows = table_rows(study, cells)
-    caption = CAPTION.format(seeds=study.num_seeds, baseline=study.baseline, protocol=_protocol(study))
+    role = " and ".join(sorted({score.role for score in scores.values()})) or "test"
+    words = {"role": role, "Role": role.capitalize(), "protocol": _protocol(study)}
+    caption = CAPTION.format(seeds=study.num_seeds, baseline=study.baseline, **words)
     picture = _drawn(_draw_budget if study.budget else _draw_panels, study, cells)
     notes = "".join(f"\n{markdown(sentence)}\n" for sentence in left_out)
     text = f"**{markdown(study.title)}**\n\n{_markdown(header, rows)}\n{markdown(caption)}\n{notes}"

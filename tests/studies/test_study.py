@@ -251,6 +251,21 @@ def test_finished_runs_without_a_record_are_recorded_and_those_without_a_score_a
         assert [json.loads(line)["settings"] for line in recorded] == known
 
 
+def test_a_table_names_whose_images_were_scored_and_subtracts_no_others(study_file):
+    study = read_study(study_file)
+    for run in study.runs:
+        score(run, 0.5)
+        role = {"mean_iou": 0.5, "protocol": {"role": "selection"}}
+        (run.folder / "metrics.json").write_text(json.dumps(role))
+    assert "Selection mIoU in percent" in write_tables(study)
+    for run in study.runs:
+        if run.arm == study.baseline:
+            (run.folder / "metrics.json").write_text('{"mean_iou": 0.25, "protocol": {"role": "test"}}')
+    assert "Selection and test mIoU in percent" in write_tables(study)
+    scores, _ = read_study_scores(study)
+    assert {cell.difference for cell in study_cells(study, scores)} == {None}
+
+
 @pytest.mark.parametrize("line", ["{", "[]", "{}", '{"settings": "a", "mean_iou": 2}'])
 def test_a_damaged_record_is_named(study_file, tmp_path, line):
     (tmp_path / "scores.jsonl").write_text(line + "\n")
