@@ -297,8 +297,7 @@ def unfinished(
             )
     for name, source in sources.items():
         mask = out / files_of(name, source, ("masks",))["masks"]
-        written = os.path.getmtime(file_of(str(source)))
-        if mask.exists() and mask.stat().st_mtime < written:
+        if mask.exists() and mask.stat().st_mtime < os.path.getmtime(file_of(str(source))):
             raise InputError(
                 f"'{mask}' is older than its image '{source}' and is kept, though it may be another's: give "
                 "another folder to --out"

@@ -14,6 +14,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from pos_hf.errors import InputError
 from pos_hf.locks import locked
 from pos_hf.studies.plan import PlannedRun, Study
 from pos_hf.studies.records import add_record
@@ -41,7 +42,8 @@ def run_study(study: Study, jobs: int = 1) -> list[PlannedRun]:
     with locked(study.folder), exit_on_signals():
         for run in study.runs:
             if run.is_done and run.record is None:  # an interruption came before its record
-                record(study, run)
+                with suppress(InputError):  # a damaged one is named below the table
+                    record(study, run)
         todo = [run for run in study.runs if not run.is_done]
         waiting = iter(todo)
         done = len(study.runs) - len(todo)

@@ -40,8 +40,8 @@ class Integration:
         has_two = len(method.objectives) == 2
         self.strategy = strategy if has_two else Fixed(1.0, 1.0)
         # a burn-in has other weights than the steps after it: `combine` chooses, which is told the step
-        burns_in = args.strategy_burn_in_steps > 0 and self.strategy != uniform
-        is_constant = isinstance(self.strategy, Fixed) and not burns_in
+        has_burn_in = args.strategy_burn_in_steps > 0 and self.strategy != uniform
+        is_constant = isinstance(self.strategy, Fixed) and not has_burn_in
         self.holds_pair = has_two and (args.measure_gradients or not is_constant)
         # DDP reduces one backward a forward: with two it silently leaves the second gradient local
         two_backwards = self.holds_pair and method.shared_forward

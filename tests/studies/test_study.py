@@ -241,13 +241,15 @@ def test_finished_runs_without_a_record_are_recorded_and_those_without_a_score_a
     for run in read_study(study_file).runs:  # as an interruption leaves them before they are recorded
         score(run, 0.5)
         (run.folder / "trainer_state.json").write_text('{"log_history": []}')
-    unscored = read_study(study_file).runs[1]
+    unscored, damaged = read_study(study_file).runs[1:3]
     (unscored.folder / "metrics.json").write_text('{"mean_iou": null}')
+    (damaged.folder / "metrics.json").write_text("{")
     for _ in range(2):
         study = read_study(study_file)
         assert run_study(study) == []
         recorded = (tmp_path / "kept" / "scores.jsonl").read_text().splitlines()
-        known = [fingerprint(run.settings) for run in study.runs if run.folder != unscored.folder]
+        left_out = {unscored.folder, damaged.folder}
+        known = [fingerprint(run.settings) for run in study.runs if run.folder not in left_out]
         assert [json.loads(line)["settings"] for line in recorded] == known
 
 
