@@ -97,6 +97,20 @@ class Run:
         return read_landscape(self.folder / LANDSCAPE_FILE)
 
     @property
+    def scored_role(self) -> str:
+        """Whose images metrics.json scores: "test", or "selection" where a run has no test images."""
+        return self.metrics.get("protocol", {}).get("role") or "test"
+
+    def paired_counts(self, baseline: "Run") -> tuple[np.ndarray, np.ndarray] | None:
+        """`image_areas` of both; None unless of the same images, classes and labeled pixels."""
+        own, other = self.image_areas, baseline.image_areas
+        if own is None or other is None or not np.array_equal(own[:, 2], other[:, 2]):
+            return None
+        if self.image_ids != baseline.image_ids or [*self.class_iou] != [*baseline.class_iou]:
+            return None
+        return own, other
+
+    @property
     def evaluated_images(self) -> str:
         """What the evaluations of the log scored: "test images" or "selection images"."""
         return f"{self.settings.get('facts.evaluated_role') or 'evaluated'} images"
@@ -104,8 +118,7 @@ class Run:
     @property
     def log_is_comparable(self) -> bool:
         """Whether the evaluations of the log scored the images of metrics.json, not the selection set."""
-        role = self.metrics.get("protocol", {}).get("role")
-        return self.settings.get("facts.evaluated_role") == role
+        return self.settings.get("facts.evaluated_role") == self.scored_role
 
     @property
     def examples(self) -> dict[str, Path]:

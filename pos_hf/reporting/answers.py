@@ -38,11 +38,11 @@ def _is_better(runs: Sequence[Run]) -> list[str]:
         return []
     said = []
     for run in runs[1:]:
-        if runs[0].image_areas is None or run.image_areas is None or runs[0].image_ids != run.image_ids:
+        counts = run.paired_counts(runs[0])
+        if counts is None:
+            said.append(f"{run.name} was not scored on the images, classes and labels of {runs[0].name}.")
             continue
-        value, low, high = (
-            100 * number for number in paired_difference(run.image_areas, runs[0].image_areas)
-        )
+        value, low, high = (100 * number for number in paired_difference(*counts))
         with_without = _learns_from_unlabeled(run) and not _learns_from_unlabeled(runs[0])
         what = f"With unlabeled images, {run.name}" if with_without else run.name
         verdict = (
@@ -58,12 +58,10 @@ def _is_better(runs: Sequence[Run]) -> list[str]:
 def _where(runs: Sequence[Run]) -> list[str]:
     """Classes that moved most against the baseline, or within one run since its first evaluation."""
     last = runs[-1]
+    if len(runs) > 1 and last.paired_counts(runs[0]) is None:
+        return []
     if len(runs) > 1:
-        moved = {
-            name: 100 * (iou - runs[0].class_iou[name])
-            for name, iou in last.class_iou.items()
-            if name in runs[0].class_iou
-        }
+        moved = {name: 100 * (iou - runs[0].class_iou[name]) for name, iou in last.class_iou.items()}
         since = f"{last.name} against {runs[0].name}"
     else:
         series = {name: last.series(f"eval_iou_{name}")[1] for name in last.class_iou}

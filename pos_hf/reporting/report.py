@@ -202,7 +202,7 @@ def conflict_figures(runs: Sequence[Run]) -> list[Figure]:
 def landscape_figures(runs: Sequence[Run]) -> list[Figure]:
     """The paper's Fig. 5 for the runs whose landscape was measured."""
     figures = []
-    for key, title in (("loss", "Training loss"), ("mean_iou", "Test mIoU")):
+    for key, title in (("loss", "Training loss"), ("mean_iou", "mIoU")):
         svg = landscape_lines(runs, key)
         if svg:
             caption = "One random direction, the same for all runs, on the scale of each run's filters."
@@ -235,6 +235,7 @@ def _summary(run: Run) -> dict[str, Any]:
         "mean_iou": mean_iou_interval(run.image_areas) if run.image_areas is not None else None,
         "value": value,
         "images": run.metrics.get("images"),
+        "role": run.scored_role,
         "student": students[-1] if len(students) else None,
         "oracle": history.max() if len(history) > 1 else None,
         "evaluated": run.evaluated_images,
@@ -243,13 +244,11 @@ def _summary(run: Run) -> dict[str, Any]:
 
 
 def _differences(runs: Sequence[Run]) -> list[dict[str, Any]]:
-    """Each run against the first; an interval only where both saw the same images."""
+    """Each run against the first; an interval only where both were scored alike."""
     first, rows = runs[0], []
     for run in runs[1:]:
-        if first.image_areas is not None and run.image_areas is not None and first.image_ids == run.image_ids:
-            interval: Interval | None = paired_difference(run.image_areas, first.image_areas)
-        else:
-            interval = None
+        counts = run.paired_counts(first)
+        interval = paired_difference(*counts) if counts else None
         rows.append({"name": run.name, "baseline": first.name, "interval": interval})
     return rows
 

@@ -84,7 +84,6 @@ def show_end(console: RunConsole, folder: Path, seconds: float) -> None:
 
 
 def _scores(run: Run, seconds: float) -> dict[str, str]:
-    role = run.metrics.get("protocol", {}).get("role")
     scores = {}
     if run.metrics.get("mean_iou") is not None:
         words = f"{100 * run.metrics['mean_iou']:.1f} %"
@@ -93,7 +92,7 @@ def _scores(run: Run, seconds: float) -> dict[str, str]:
             words += (
                 f"   95 % interval {100 * low:.1f} to {100 * high:.1f} over {len(run.image_areas)} images"
             )
-        scores[f"{role} mIoU"] = words
+        scores[f"{run.scored_role} mIoU"] = words
     else:
         scores["not scored"] = "there are neither test nor selection images"
     steps, students = run.series("eval_student_mean_iou")

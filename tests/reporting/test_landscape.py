@@ -171,5 +171,5 @@ def test_the_report_draws_the_landscape(model, batches, make_run, tmp_path, dime
     write_report([run], tmp_path / "report.html")
     page = (tmp_path / "report.html").read_text()
     where = "along a line" if dimensions == 1 else "on a plane"
-    assert f"Training loss {where}" in page and f"Test mIoU {where}" in page
+    assert f"Training loss {where}" in page and f"<h3>mIoU {where}" in page
     assert "Fig. 5" in page and "top Hessian" in page

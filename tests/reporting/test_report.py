@@ -1,9 +1,12 @@
 """The page: everything of the contract drawn, nothing private, nothing claimed, and quiet in a browser."""
 
+import json
 import re
 import shutil
 import subprocess
+from collections.abc import Callable
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -111,11 +114,42 @@ def test_a_difference_that_the_images_cannot_tell_is_said_to_be_none(make_run, t
     assert "do not tell the two models apart" in (tmp_path / "report.html").read_text()
 
 
-def test_runs_on_other_images_get_no_interval(make_run, tmp_path) -> None:
-    first, second = make_run("a", unlabeled=False), make_run("b", unlabeled=False)
-    (second / "per_image.npz").unlink()
+def without_counts(run: Path) -> None:
+    (run / "per_image.npz").unlink()
+
+
+def with_other_labels(run: Path) -> None:
+    with np.load(run / "per_image.npz") as stored:
+        ids, areas = stored["ids"], stored["areas"].copy()
+    areas[0, 2, 0] += 1
+    np.savez(run / "per_image.npz", ids=ids, areas=areas)
+
+
+def with_other_class_names(run: Path) -> None:
+    metrics = json.loads((run / "metrics.json").read_text())
+    metrics["per_category_iou"] = {f"other {name}": iou for name, iou in metrics["per_category_iou"].items()}
+    (run / "metrics.json").write_text(json.dumps(metrics))
+
+
+@pytest.mark.parametrize("scored", [without_counts, with_other_labels, with_other_class_names])
+def test_runs_not_scored_alike_are_not_compared(make_run, tmp_path, scored: Callable[[Path], None]) -> None:
+    first, second = make_run("a", unlabeled=False), make_run("b", 1)
+    scored(second)
     write_report([first, second], tmp_path / "report.html")
-    assert "their difference has no interval" in (tmp_path / "report.html").read_text()
+    text = " ".join(re.sub(r"<[^>]+>", "", (tmp_path / "report.html").read_text()).split())
+    assert "so their scores do not compare" in text
+    assert "b was not scored on the images, classes and labels of a." in text
+    assert "points against" not in text and "in points of IoU" not in text
+
+
+def test_scores_of_selection_images_are_named_so(make_run, tmp_path) -> None:
+    run = make_run("a")
+    metrics = json.loads((run / "metrics.json").read_text())
+    metrics["protocol"]["role"] = "selection"
+    (run / "metrics.json").write_text(json.dumps(metrics))
+    write_report([run], tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text()
+    assert "12 selection images" in page and "12 test images" not in page
 
 
 def test_settings_that_differ_are_shown_and_nothing_private(page) -> None:
