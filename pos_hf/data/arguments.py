@@ -87,8 +87,8 @@ class DataArguments:
     labeled_ids: str | None = field(
         default=None,
         metadata={
-            "help": "List of the labeled images: a file name, a path, or an `image mask` pair of paths, a "
-            "line. Default: every image of `images`."
+            "help": "List of the labeled images: a file name, a path, an `image mask` pair of paths, or the "
+            "id of a row, a line. Default: every image of `images`."
         },
     )
     unlabeled_ids: str | None = field(

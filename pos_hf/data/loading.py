@@ -17,7 +17,7 @@ from pos_hf.data.image_cache import require_room
 from pos_hf.data.recognition import resolve
 from pos_hf.data.segmentation_data import SegmentationData
 from pos_hf.data.shapes import load_shapes
-from pos_hf.data.splits import assign_roles
+from pos_hf.data.splits import assign_roles, choose_listed
 from pos_hf.data.validation import validate
 from pos_hf.errors import InputError, first_sentence
 
@@ -63,7 +63,7 @@ def _load(args: DataArguments) -> SegmentationData:
         require_folder(Path(args.dataset))
         data = load_annotations(args, FORMATS[args.dataset_format].read(args))
     elif args.dataset_format == "huggingface":
-        data = load_huggingface(args)
+        data = choose_listed(load_huggingface(args), args)
     elif args.dataset_format == "folders":
         data = load_folders(args)
     else:

@@ -10,6 +10,7 @@ from datasets import Dataset, concatenate_datasets
 from tqdm import tqdm
 
 from pos_hf.data.arguments import DataArguments
+from pos_hf.data.folders import read_lines
 from pos_hf.data.segmentation_data import SegmentationData, row_ids
 from pos_hf.errors import InputError
 
@@ -62,6 +63,58 @@ def _require_own_ids(data: SegmentationData) -> None:
             )
 
 
+def choose_listed(data: SegmentationData, args: DataArguments) -> SegmentationData:
+    """Give the rows of a Hugging Face dataset the roles that lists of ids name, as files get them in folders.
+
+    A scored role that has no split of its own is taken from the labeled one, whose rows in no list become
+    unlabeled.
+
+    Args:
+        data: By the splits.
+        args: The lists.
+
+    Raises:
+        InputError: A list cannot be read, names an id that is not there, or one that another list names.
+    """
+    root = Path(args.dataset) if Path(args.dataset).is_dir() else Path()
+    lists = {role: getattr(args, f"{role}_ids") for role in ("labeled", "selection", "test")}
+    found: dict[str, Dataset] = {}
+    taken: set[str] = set()
+    for role, name in lists.items():
+        if name is None:
+            continue
+        rows = data.masked_roles.get(role, data.labeled)
+        found[role] = _listed(rows, root / name)
+        if rows is data.labeled:
+            if twice := taken & set(row_ids(found[role])):
+                raise InputError(f"{root / name} lists {min(twice)!r}, which has a role already: give it one")
+            taken |= set(row_ids(found[role]))
+    others = data.labeled.select([i for i, id in enumerate(row_ids(data.labeled)) if id not in taken])
+    if "labeled" in found:
+        data = replace(data, unlabeled=_joined(others, data.unlabeled))
+    elif taken:
+        found["labeled"] = others
+    if args.unlabeled_ids is not None:
+        _require_own_ids(data)
+        found["unlabeled"] = _listed(data.unlabeled, root / args.unlabeled_ids)
+    return replace(data, **found)
+
+
+def _listed(rows: Dataset, list_file: Path) -> Dataset:
+    places = {id: index for index, id in enumerate(row_ids(rows))}
+    ids = read_lines(list_file)
+    if unknown := [id for id in ids if id not in places]:
+        known = f", like {next(iter(places))!r}" if places else ""
+        raise InputError(f"{list_file} lists {unknown[0]!r}, which is no row's id{known}: correct it")
+    return rows.select([places[id] for id in ids])
+
+
+def _joined(labeled: Dataset, unlabeled: Dataset) -> Dataset:
+    """Unlabeled rows, after those of labeled ones without their masks."""
+    rows = labeled.select_columns(["id", "image"]).with_format(None)
+    return concatenate_datasets([rows, unlabeled.with_format(None)])
+
+
 def write_split(data: SegmentationData, folder: Path) -> None:
     """Write the ids of every role as ROLE.txt, one a line: `labeled_ids` and its likes read them back."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -112,10 +165,9 @@ def _keep_labels(data: SegmentationData, args: DataArguments) -> SegmentationDat
     else:
         order = np.random.default_rng(args.split_seed).permutation(len(data.labeled))
     kept, released = _cut(order, args.num_labeled, "labeled")
-    rows = data.labeled.select(released).select_columns(["id", "image"])
-    decoder = rows.format["format_kwargs"]["transform"]
-    unlabeled = concatenate_datasets([rows.with_format(None), data.unlabeled.with_format(None)])
-    return replace(data, labeled=data.labeled.select(kept), unlabeled=unlabeled.with_transform(decoder))
+    decoder = data.labeled.format["format_kwargs"]["transform"]
+    unlabeled = _joined(data.labeled.select(released), data.unlabeled).with_transform(decoder)
+    return replace(data, labeled=data.labeled.select(kept), unlabeled=unlabeled)
 
 
 def _carve_selection(data: SegmentationData, args: DataArguments) -> SegmentationData:

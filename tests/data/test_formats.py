@@ -10,6 +10,7 @@ import yaml
 from pos_hf.data import DataArguments
 from pos_hf.data.drawing import paint
 from pos_hf.data.loading import load_roles
+from pos_hf.data.splits import write_split
 from pos_hf.errors import InputError
 from pos_hf.runs.proposal import propose_config
 from tests.data import exports
@@ -60,6 +61,19 @@ def test_images_without_annotations_are_background_where_the_option_says_so(tmp_
     assert len(data.labeled) == 2 and len(data.unlabeled) == 0
     masks = {row["id"]: np.asarray(row["mask"]) for row in data.labeled}
     assert not masks["train/images/b"].any() and masks["train/images/a"].any()
+
+
+def test_the_written_split_of_an_export_reads_back(tmp_path):
+    exports.yolo(tmp_path)
+    data = load(tmp_path, unannotated_images="background", selection_share=0.5)
+    assert len(data.labeled) == len(data.selection) == 1
+    write_split(data, tmp_path / "lists")
+    lists = {f"{role}_ids": f"lists/{role}.txt" for role in ("labeled", "selection")}
+    again = load(tmp_path, unannotated_images="background", **lists)
+    assert again.split_hash() == data.split_hash()
+    np.testing.assert_array_equal(
+        np.asarray(again.selection[0]["mask"]), np.asarray(data.selection[0]["mask"])
+    )
 
 
 def test_unnamed_area_is_ignored_where_the_option_says_so(tmp_path):

@@ -12,6 +12,7 @@ from PIL import Image as PILImage
 from pos_hf.data import DataArguments, PairedDataset, collate, load_data
 from pos_hf.data.loading import load_roles
 from pos_hf.data.run_lengths import decompressed
+from pos_hf.data.splits import write_split
 from pos_hf.errors import InputError
 from tests.data.conftest import CLASSES, mask_ids, picture
 
@@ -114,6 +115,49 @@ def test_a_saved_dataset_of_one_split_is_the_labeled_one(splits, tmp_path):
     splits["train"].save_to_disk(tmp_path / "saved")
     data = load_data(DataArguments(dataset=str(tmp_path / "saved"), **HUGGINGFACE, num_labeled=4))
     assert len(data.labeled) == 4 and len(data.unlabeled) == 2
+
+
+def identified(data):
+    """Ids of every role, in order."""
+    return {role: rows["id"] for role, rows in {**data.masked_roles, "unlabeled": data.unlabeled}.items()}
+
+
+def test_the_written_split_of_a_saved_dataset_reads_back(splits, tmp_path):
+    splits.save_to_disk(tmp_path / "saved")
+    args = DataArguments(dataset=str(tmp_path / "saved"), **HUGGINGFACE, num_labeled=4, selection_share=0.25)
+    data = load_data(args)
+    write_split(data, tmp_path / "lists")
+    lists = {f"{role}_ids": str(tmp_path / "lists" / f"{role}.txt") for role in identified(data)}
+    again = load_data(DataArguments(dataset=str(tmp_path / "saved"), **HUGGINGFACE, **lists))
+    assert identified(again) == {role: list(ids) for role, ids in identified(data).items()}
+    np.testing.assert_array_equal(
+        np.asarray(again.selection[0]["mask"]), mask_ids(int(data.selection["id"][0].split()[1]))
+    )
+    assert again.unlabeled[0]["image"].size == picture(0).size
+
+
+def test_rows_of_a_saved_dataset_that_no_list_names_are_unlabeled_or_labeled(splits, tmp_path):
+    del splits["test"]
+    splits.save_to_disk(tmp_path / "saved")
+    (tmp_path / "saved" / "two.txt").write_text("row 4\nrow 1\n")
+    (tmp_path / "saved" / "one.txt").write_text("row 3\n")
+    options = {"dataset": str(tmp_path / "saved"), **HUGGINGFACE, "selection_share": 0}
+    found = identified(load_data(DataArguments(**options, labeled_ids="two.txt", test_ids="one.txt")))
+    assert found["labeled"] == ["row 4", "row 1"] and found["test"] == ["row 3"]
+    assert found["unlabeled"] == ["row 0", "row 2", "row 5", *(f"row {200 + i}" for i in range(4))]
+    found = identified(load_data(DataArguments(**options, test_ids="one.txt")))
+    assert found["labeled"] == [f"row {i}" for i in (0, 1, 2, 4, 5)] and len(found["unlabeled"]) == 4
+    with pytest.raises(InputError, match=r"lists 'row 1', which has a role already"):
+        load_data(DataArguments(**options, labeled_ids="two.txt", test_ids="two.txt"))
+    with pytest.raises(InputError, match=r"one.txt lists 'row 3', which is no row's id, like 'row 0'"):
+        load_data(
+            DataArguments(**options, labeled_ids="two.txt", unlabeled_ids="one.txt", test_ids="one.txt")
+        )
+
+
+def test_shapes_takes_no_lists():
+    with pytest.raises(InputError, match="takes no list of ids"):
+        load_data(DataArguments(labeled_ids="labeled.txt"))
 
 
 def test_a_split_is_not_the_beginning_of_anothers_name(splits, tmp_path, monkeypatch):
@@ -236,6 +280,14 @@ def test_coco_masks_are_drawn_from_the_annotations(tmp_path):
     expected[:20, :20], expected[5:10, 5:10], expected[:, 46] = 2, 1, 2
     np.testing.assert_array_equal(np.asarray(data.test[0]["mask"]), expected)
     assert not np.asarray(data.test[1]["mask"]).any()
+    (tmp_path / "one.txt").write_text("1\n")
+    (tmp_path / "two.txt").write_text("2\n")
+    listed = {"labeled_ids": "two.txt", "selection_ids": "one.txt"}
+    data = load_roles(
+        DataArguments(dataset=str(tmp_path), dataset_format="coco", **listed), needs_unlabeled=False
+    )
+    assert data.labeled["id"] == ["2"] and data.selection["id"] == ["1"]
+    np.testing.assert_array_equal(np.asarray(data.selection[0]["mask"]), expected)
 
 
 def test_a_missing_annotation_file_is_one_sentence(tmp_path):

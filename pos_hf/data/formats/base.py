@@ -192,11 +192,10 @@ def load_annotations(args: DataArguments, found: Annotations) -> SegmentationDat
         raise InputError(f"{root} has no annotated image to train on: annotate some")
     said += _about_images_without({split: len(images[split]) - len(masks[split]) for split in images})
     args = dataclasses.replace(args, unannotated_images=args.unannotated_images or "unlabeled")
-    pools = {
-        split: Pool(images[split], masks[split])
-        for split in images
-        if split == "train" or masks[split] or getattr(args, f"{split}_ids") is not None
-    }
+    pools = {split: Pool(images[split], masks[split]) for split in images if split == "train" or masks[split]}
+    for split in ("selection", "test"):
+        if getattr(args, f"{split}_ids") is not None:  # may list images that lie among those to train on
+            pools[split] = Pool(images["train"] | images[split], masks["train"] | masks[split])
     colors = [list(found.colors[name]) for name in names if name in found.colors]
     palette = colors if len(colors) == len(names) else None
     data = assemble(args, pools, dict(enumerate(names)), palette)
