@@ -36,6 +36,7 @@ from pos_hf.training import POSConfig, POSTrainer
 from pos_hf.training.advice import advice_on_evaluation, advice_on_failure
 from pos_hf.training.checkpoints import checkpoints
 from pos_hf.training.identity import refuse_another_run
+from pos_hf.training.refusals import can_checkpoint
 
 NUM_EXAMPLES = 6
 # what of the data changes the mathematics, beside which images there are
@@ -121,8 +122,7 @@ def _run_training(
         show_start(trainer, model_args, data_args, data)
     hide_bars()  # "Writing model shards 100 %" would be the last words of a run
     began = time.monotonic()
-    can_checkpoint = trainer.exported_model.supports_gradient_checkpointing
-    with advice_on_failure(args, data_args.crop_size, can_checkpoint):
+    with advice_on_failure(args, data_args.crop_size, can_checkpoint(trainer.exported_model)):
         trainer.train(resume_from_checkpoint=checkpoint)
     check_held(folder)
     trainer.save_model()

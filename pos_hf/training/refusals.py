@@ -3,7 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
+from torch.nn.modules.batchnorm import _BatchNorm
 from transformers import BaseImageProcessor, PreTrainedModel
+from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.trainer_utils import SaveStrategy
 
 from pos_hf.errors import InputError
@@ -59,6 +61,11 @@ def refuse_what_has_no_meaning(
                 f"the model is a {type(student).__name__}, which cannot be saved and loaded as a model of "
                 "transformers: derive it from PreTrainedModel, with a config that holds id2label"
             )
+        if args.gradient_checkpointing and not can_checkpoint(student):
+            raise InputError(
+                f"gradient_checkpointing is nothing for {type(student).__name__}, which has no block that "
+                "may run twice, or BatchNorm in it, whose statistics would count twice: leave it False"
+            )
     if processing_class is None:
         raise InputError(
             "processing_class is missing: pass the model's image processor, or "
@@ -72,6 +79,13 @@ def refuse_what_has_no_meaning(
             "load_best_model_at_end and save_strategy 'best'"
         )
     return processing_class
+
+
+def can_checkpoint(model: PreTrainedModel) -> bool:
+    """Whether the model's blocks may run a second time in the backward, without BatchNorm to count it."""
+    blocks = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
+    counts = any(isinstance(module, _BatchNorm) for block in blocks for module in block.modules())
+    return model.supports_gradient_checkpointing and not counts
 
 
 def refuse_without_held_out(method: Method, args: POSConfig, eval_dataset: Any) -> None:

@@ -6,6 +6,12 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from transformers import (
+    MobileViTConfig,
+    MobileViTForSemanticSegmentation,
+    SegformerConfig,
+    SegformerForSemanticSegmentation,
+)
 from transformers.modeling_outputs import SemanticSegmenterOutput
 
 from pos_hf.data import PairedDataset, collate
@@ -53,6 +59,44 @@ def test_what_has_no_meaning_is_refused_in_one_sentence(tmp_path, arguments, mes
         tiny_trainer(str(tmp_path / "run"), **arguments)
     assert "\n" not in str(refusal.value)
     assert not (tmp_path / "run").exists()
+
+
+def mobilevit():
+    config = MobileViTConfig(
+        hidden_sizes=[8, 8, 8],
+        neck_hidden_sizes=[8, 8, 8, 8, 8, 8, 16],
+        num_attention_heads=1,
+        aspp_out_channels=8,
+        num_labels=3,
+    )
+    return MobileViTForSemanticSegmentation(config)
+
+
+def segformer():
+    config = SegformerConfig(
+        depths=[1] * 4, hidden_sizes=[8] * 4, num_attention_heads=[1] * 4, decoder_hidden_size=8, num_labels=3
+    )
+    return SegformerForSemanticSegmentation(config)
+
+
+def counted(model):
+    """How often every BatchNorm counts the images of one step."""
+    model.train()(torch.randn(2, 3, 64, 64)).logits.sum().backward()
+    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    return {int(norm.num_batches_tracked) for norm in norms}
+
+
+def test_blocks_whose_batch_norms_would_count_twice_are_not_run_twice(tmp_path):
+    settings = {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"use_reentrant": False}}
+    trainer = tiny_trainer(str(tmp_path / "run"), model=segformer(), **settings)
+    trainer.model.gradient_checkpointing_enable()
+    assert counted(trainer.model) == {1}
+    unsafe = mobilevit()
+    with pytest.raises(InputError, match="BatchNorm in it") as refusal:
+        tiny_trainer(str(tmp_path / "run"), model=unsafe, **settings)
+    assert "\n" not in str(refusal.value)
+    unsafe.gradient_checkpointing_enable(settings["gradient_checkpointing_kwargs"])
+    assert counted(unsafe) == {1, 2}  # which is why
 
 
 @pytest.mark.parametrize(
