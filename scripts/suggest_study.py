@@ -124,7 +124,8 @@ def scores_of_seed(pool: Pool, seed: int) -> list[float]:
             if arm == "suggested":
                 append_suggestions(work, pool.num_labels)
             train(settings)
-            add_record(pool.scores, arm, "mIoU", seed, settings, work / arm)
+            names = {"arm": arm, "column": "mIoU", "seed": seed, "settings": key}
+            add_record(pool.scores, names, work / arm)
         scores.append(read_records(pool.scores)[key]["mean_iou"])
     return scores
 

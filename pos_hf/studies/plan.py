@@ -28,6 +28,7 @@ class PlannedRun:
         seed: its number.
         folder: where the run lies.
         settings: its whole config, `output_dir` included.
+        fingerprint: of the settings, by which the study's `scores` name it.
         record: its line of the study's `scores`, if it has been run.
     """
 
@@ -36,6 +37,7 @@ class PlannedRun:
     seed: int
     folder: Path
     settings: dict[str, Any]
+    fingerprint: str
     record: Record | None = None
 
     @property
@@ -242,7 +244,8 @@ def _planned_run(
         settings["method_options"] = options
     run = Path(file.output_dir) / _slug(column) / _slug(arm) / f"seed_{seed['seed']}"
     settings |= changes | {"output_dir": str(run)}
-    return PlannedRun(arm, column, seed["seed"], run, settings, records.get(fingerprint(settings)))
+    own = fingerprint(settings, file.num_processes)
+    return PlannedRun(arm, column, seed["seed"], run, settings, own, records.get(own))
 
 
 def _slug(name: str) -> str:

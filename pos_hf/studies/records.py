@@ -11,16 +11,19 @@ from pos_hf.run_folder import read_runs
 Record = dict[str, Any]
 
 
-def fingerprint(settings: dict[str, Any]) -> str:
+def fingerprint(settings: dict[str, Any], num_processes: int = 1) -> str:
     """Of a run's config, whatever folder it runs in.
 
     Args:
         settings: the config.
+        num_processes: that train, each on a batch of its own.
 
     Returns:
         12 hexadecimal digits.
     """
     told = {key: value for key, value in settings.items() if key != "output_dir"}
+    if num_processes > 1:  # a single one goes without saying in the scores that are recorded
+        told["num_processes"] = num_processes
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:12]
 
 
@@ -52,25 +55,21 @@ def read_records(file: Path) -> dict[str, Record]:
     return records
 
 
-def add_record(file: Path, arm: str, column: str, seed: int, settings: dict[str, Any], folder: Path) -> None:
+def add_record(file: Path, names: dict[str, Any], folder: Path) -> None:
     """Append a finished run: the exported teacher's scores, the student's where they are of the same images.
 
     A run without a score, of no test images, is not recorded.
 
     Args:
         file: of JSON lines.
-        arm: of the run.
-        column: of the run.
-        seed: of the run.
-        settings: its config.
-        folder: where it lies.
+        names: what the line begins with: arm, column and seed, and the run's fingerprint as `settings`.
+        folder: where the run lies.
     """
     (run,) = read_runs([folder])
     scores, students = run.metrics, run.series("eval_student_mean_iou")[1]
     if scores.get("mean_iou") is None:
         return
-    record = {"arm": arm, "column": column, "seed": seed, "settings": fingerprint(settings)}
-    record |= {name: scores.get(name) for name in ("mean_iou", "overall_accuracy", "per_category_iou")}
+    record = names | {name: scores.get(name) for name in ("mean_iou", "overall_accuracy", "per_category_iou")}
     record["student_mean_iou"] = float(students[-1]) if len(students) and run.log_is_comparable else None
     record |= {name: scores.get("protocol", {}).get(name) for name in ("role", "versions")}
     file.parent.mkdir(parents=True, exist_ok=True)

@@ -68,7 +68,8 @@ def run_study(study: Study, jobs: int = 1) -> list[PlannedRun]:
 def record(study: Study, run: PlannedRun) -> None:
     """Add a finished run's scores to those that the study keeps, where it keeps any."""
     if study.scores_file is not None:
-        add_record(study.scores_file, run.arm, run.column, run.seed, run.settings, run.folder)
+        names = {"arm": run.arm, "column": run.column, "seed": run.seed, "settings": run.fingerprint}
+        add_record(study.scores_file, names, run.folder)
 
 
 class Trainings:

@@ -119,7 +119,7 @@ def look_at(folder: Path, name: str) -> None:
 
 def study_of(folder: Path) -> Study:
     """Two arms with one seed each: the damaged run against a copy of the whole one."""
-    runs = [PlannedRun(name, "data", 0, folder.with_name(name), {}) for name in ("whole", folder.name)]
+    runs = [PlannedRun(name, "data", 0, folder.with_name(name), {}, "") for name in ("whole", folder.name)]
     return Study("title", folder.parent, "whole", 1, ["whole", folder.name], ["data"], runs, {})
 
 

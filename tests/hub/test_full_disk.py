@@ -49,7 +49,7 @@ def write_results(folder: Path) -> None:
     write_examples(folder / "examples", rows, [np.ones((40, 40), np.uint8)] * 2, ["x", "y"], [[0, 0, 0]] * 2)
     write_model_card(folder)
     write_report([folder], folder / "report.html")
-    write_tables(Study("t", folder, "a", 1, ["a"], ["c"], [PlannedRun("a", "c", 0, folder, {})], {}))
+    write_tables(Study("t", folder, "a", 1, ["a"], ["c"], [PlannedRun("a", "c", 0, folder, {}, "")], {}))
 
 
 def results(folder: Path) -> dict[str, bytes]:

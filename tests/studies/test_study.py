@@ -22,7 +22,6 @@ from pos_hf.methods.losses import OHEM
 from pos_hf.reporting.intervals import paired_difference
 from pos_hf.runs.config import parse_config
 from pos_hf.studies import label_budget, read_study, read_study_scores, run_study, write_tables
-from pos_hf.studies.records import fingerprint
 from pos_hf.studies.scores import study_cells
 from tests.training.killing import fork
 
@@ -204,7 +203,7 @@ def test_a_recorded_run_is_not_run_again_and_a_finished_one_is_recorded(study_fi
     recorded = tmp_path / "scores.jsonl"
     (first, *others) = read_study(change(study_file, scores="scores.jsonl")).runs
     line = {"arm": first.arm, "column": first.column, "seed": first.seed, "mean_iou": 0.25}
-    recorded.write_text(json.dumps(line | {"settings": fingerprint(first.settings)}) + "\n")
+    recorded.write_text(json.dumps(line | {"settings": first.fingerprint}) + "\n")
     started = []
 
     def train(self, run):
@@ -234,6 +233,8 @@ def test_a_recorded_run_is_not_run_again_and_a_finished_one_is_recorded(study_fi
     (tmp_path / "base.yaml").write_text(yaml.safe_dump(CONFIG | {"max_steps": 3}))
     done = [run.column for run in read_study(moved).runs if run.is_done]
     assert set(done) == {"short"}  # which sets max_steps itself
+    # two processes take another batch
+    assert not any(run.is_done for run in read_study(change(study_file, num_processes=2)).runs)
 
 
 def test_finished_runs_without_a_record_are_recorded_and_those_without_a_score_are_not(study_file, tmp_path):
@@ -249,7 +250,7 @@ def test_finished_runs_without_a_record_are_recorded_and_those_without_a_score_a
         assert run_study(study) == []
         recorded = (tmp_path / "kept" / "scores.jsonl").read_text().splitlines()
         left_out = {unscored.folder, damaged.folder}
-        known = [fingerprint(run.settings) for run in study.runs if run.folder not in left_out]
+        known = [run.fingerprint for run in study.runs if run.folder not in left_out]
         assert [json.loads(line)["settings"] for line in recorded] == known
 
 
