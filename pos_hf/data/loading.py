@@ -3,7 +3,7 @@
 import dataclasses
 from pathlib import Path
 
-from pos_hf.data.arguments import DataArguments
+from pos_hf.data.arguments import DataArguments, differing_options
 from pos_hf.data.benchmarks import BENCHMARKS, load_coco
 from pos_hf.data.class_names import merge_classes
 from pos_hf.data.colours import class_palette
@@ -14,12 +14,24 @@ from pos_hf.data.formats import FORMATS
 from pos_hf.data.formats.base import load_annotations
 from pos_hf.data.hub import load_huggingface
 from pos_hf.data.image_cache import require_room
-from pos_hf.data.recognition import resolve
+from pos_hf.data.recognition import LAYOUT, LISTS, resolve
 from pos_hf.data.segmentation_data import SegmentationData
 from pos_hf.data.shapes import load_shapes
 from pos_hf.data.splits import assign_roles, choose_listed
 from pos_hf.data.validation import validate
 from pos_hf.errors import InputError, first_sentence
+
+FILES = {*LAYOUT, "fold_masks"} - LISTS - {"image_suffix"}
+ROWS = {f"{column}_column" for column in ("image", "mask", "id")}
+ROWS |= {f"{role}_split" for role in ("labeled", "unlabeled", "selection", "test")}
+UNREAD = {
+    "shapes": FILES | LISTS | ROWS | {"class_names", "mask_values"},
+    "huggingface": FILES | {"unlabeled", "image_suffix", "unannotated_images", "unnamed_area"},
+    "folders": ROWS | {"unnamed_area"},
+    **dict.fromkeys(["coco", *BENCHMARKS], ROWS | {"unnamed_area"}),
+    **dict.fromkeys(FORMATS, FILES | ROWS),
+}
+"""Options that a kind of data does not read."""
 
 
 def load_data(args: DataArguments, needs_unlabeled: bool = True) -> SegmentationData:
@@ -44,11 +56,18 @@ def load_roles(args: DataArguments, needs_unlabeled: bool = True) -> Segmentatio
     """Load a dataset and assign its roles; whether its files can be used is not looked at."""
     try:
         args, assumptions = resolve(args)
+        _refuse_unread(args)
         data = assign_roles(_load(args), args, needs_unlabeled)
         return dataclasses.replace(data, assumptions=(*assumptions, *data.assumptions))
     except OSError as error:  # permissions, names too long for the file system, links to nowhere
         pass_on_exhaustion(error)
         raise InputError(f"the dataset {args.dataset} cannot be read: {first_sentence(error)}") from error
+
+
+def _refuse_unread(args: DataArguments) -> None:
+    kind = "shapes" if args.dataset == "shapes" else args.dataset_format
+    if unread := [name for name in differing_options(args) if name in UNREAD.get(kind, ())]:
+        raise InputError(f"{unread[0]} says nothing of {args.dataset}, which is read as {kind}: leave it out")
 
 
 def _load(args: DataArguments) -> SegmentationData:

@@ -19,7 +19,6 @@ from pos_hf.data.arguments import DataArguments
 from pos_hf.data.colours import class_palette
 from pos_hf.data.decoding import rows_to_dataset
 from pos_hf.data.segmentation_data import SegmentationData
-from pos_hf.errors import InputError
 
 IMAGE_SIZE = 64  # pixels, square
 ROLES = ("labeled", "unlabeled", "test")  # in the order of their streams of random numbers
@@ -45,13 +44,7 @@ NOISE = (2.0, 10.0)  # standard deviation in grey levels
 
 
 def load_shapes(args: DataArguments) -> SegmentationData:
-    """Generate the dataset from `split_seed` alone; the test images are always the same.
-
-    Raises:
-        InputError: A list of ids is given.
-    """
-    if any((args.labeled_ids, args.unlabeled_ids, args.selection_ids, args.test_ids)):
-        raise InputError("`shapes` takes no list of ids: num_labeled and split_seed draw its images")
+    """Generate the dataset from `split_seed` alone; the test images are always the same."""
 
     def count(asked: int | None, default: int) -> int:
         return default if asked is None else asked

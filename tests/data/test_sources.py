@@ -155,9 +155,24 @@ def test_rows_of_a_saved_dataset_that_no_list_names_are_unlabeled_or_labeled(spl
         )
 
 
-def test_shapes_takes_no_lists():
-    with pytest.raises(InputError, match="takes no list of ids"):
-        load_data(DataArguments(labeled_ids="labeled.txt"))
+@pytest.mark.parametrize(
+    ("kind", "option", "value"),
+    [
+        ("shapes", "labeled_ids", "labeled.txt"),
+        ("shapes", "mask_values", {255: 1}),
+        ("huggingface", "test_images", "test/photos"),
+        ("huggingface", "unlabeled", "more"),
+        ("folders", "test_split", "validation"),
+        ("pascal", "mask_column", "annotation"),
+        ("yolo", "masks", "labels"),
+        ("yolo", "id_column", "name"),
+    ],
+)
+def test_an_option_that_the_data_does_not_read_is_refused(folder, kind, option, value):
+    is_shapes = kind == "shapes"
+    options = {"dataset": kind if is_shapes else str(folder), "dataset_format": "auto" if is_shapes else kind}
+    with pytest.raises(InputError, match=rf"{option} says nothing of .*, which is read as {kind}"):
+        load_data(DataArguments(**options, **{option: value}))
 
 
 def test_a_split_is_not_the_beginning_of_anothers_name(splits, tmp_path, monkeypatch):
