@@ -3,7 +3,6 @@ templates/card.md.j2."""
 
 import json
 from collections.abc import Mapping
-from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -11,7 +10,6 @@ from urllib.parse import quote
 import numpy as np
 import yaml
 from huggingface_hub import EvalResult, EvalResultEntry, ModelCardData, eval_result_entries_to_yaml
-from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from transformers.utils import CONFIG_NAME, IMAGE_PROCESSOR_NAME
 
 from pos_hf.errors import InputError
@@ -19,6 +17,7 @@ from pos_hf.files import damaged, read_json, write_text
 from pos_hf.hub.citations import references
 from pos_hf.reporting.intervals import Interval, class_iou_intervals, mean_iou_interval
 from pos_hf.run_folder import CARD_FILE, RUN_FILE, SCORES_FILE, SHARES, STUDENT_FOLDER, Run, read_runs
+from pos_hf.templates import load_template
 from pos_hf.text import markdown, markdown_code, one_line
 from pos_hf.values import check_type
 
@@ -115,7 +114,10 @@ def model_card(run: Run, facts: Mapping[str, Any], repository: str, license: str
     _check_config(run.folder / CONFIG_NAME, config)
     _check_scores(run)
     repository = one_line(repository)
-    return _template().render(
+    template = load_template(
+        "pos_hf.hub", "card.md.j2", percent=_percent, markdown=markdown, code=markdown_code
+    )
+    return template.render(
         **{key: facts.get(key) for key in FACTS},
         card_data=_metadata(run, facts, repository, license).to_yaml(),
         name=repository.split("/")[-1],
@@ -130,15 +132,6 @@ def model_card(run: Run, facts: Mapping[str, Any], repository: str, license: str
         results=_results(run),
         references=references(facts["strategy"], facts["method"], config),
     )
-
-
-@cache
-def _template() -> Template:
-    environment = Environment(
-        loader=PackageLoader("pos_hf.hub"), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters |= {"percent": _percent, "markdown": markdown, "code": markdown_code}
-    return environment.get_template("card.md.j2")
 
 
 def _check_config(file: Path, config: dict[str, Any]) -> None:
@@ -191,7 +184,7 @@ def evaluation_results(run: Run, facts: Mapping[str, Any]) -> str | None:
     _check_scores(run)
     if run.metrics.get("mean_iou") is None or facts.get("hub_dataset") is None:
         return None
-    role, split = run.metrics["protocol"]["role"], facts["split_hash"]
+    role, split = run.scored_role, facts["split_hash"]
     entry = EvalResultEntry(
         dataset_id=facts["hub_dataset"],
         task_id="semantic_segmentation",
@@ -211,7 +204,7 @@ def _metadata(run: Run, facts: Mapping[str, Any], repository: str, license: str 
             task_type="image-segmentation",
             dataset_type=facts.get("hub_dataset") or run.metrics["protocol"]["dataset"],
             dataset_name=run.metrics["protocol"]["dataset"],
-            dataset_split=run.metrics["protocol"]["role"],
+            dataset_split=run.scored_role,
             metric_type=key,
             metric_value=run.metrics[key],
         )
@@ -238,7 +231,7 @@ def _results(run: Run) -> dict[str, Any] | None:
     protocol = {key: value for key, value in metrics["protocol"].items() if key not in FACTS}
     interval = mean_iou_interval(run.image_areas) if run.image_areas is not None else None
     return {key: metrics[key] for key in (*SHARES, "images")} | {
-        "role": metrics["protocol"]["role"],
+        "role": run.scored_role,
         "protocol": json.dumps(protocol),
         "interval": interval,
         "classes": _classes(run),

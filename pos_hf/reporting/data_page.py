@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from pos_hf.data.checks import DataReport
 from pos_hf.data.segmentation_data import SegmentationData
@@ -13,6 +12,7 @@ from pos_hf.errors import InputError
 from pos_hf.files import write_text
 from pos_hf.reporting.gallery import data_uri
 from pos_hf.reporting.pictures import displayed, overlay
+from pos_hf.templates import load_template
 
 SHEET = 24  # images of each role with masks
 BARS = 12  # intervals of the size histogram
@@ -28,15 +28,8 @@ def write_data_page(report: DataReport, out: Path) -> None:
     Raises:
         TrainingStopped: It cannot be written.
     """
-    environment = Environment(
-        loader=PackageLoader("pos_hf.reporting"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     data = report.data
-    page = environment.get_template("data.html.j2").render(
+    page = load_template("pos_hf.reporting", "data.html.j2").render(
         name="the dataset" if data is None else data.name,
         rows=report.num_rows,
         assumptions=() if data is None else data.assumptions,

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from pos_hf.errors import InputError
@@ -33,6 +32,7 @@ from pos_hf.reporting.intervals import (
     paired_difference,
 )
 from pos_hf.run_folder import Run, read_runs
+from pos_hf.templates import load_template
 
 SIGNATURE = '<meta name="generator" content="pos-hf report">'
 PRIVATE_SETTINGS = ("token", "_dir", "path", "run_name", "hub_")
@@ -65,15 +65,8 @@ def write_report(folders: list[Path], out: Path) -> None:
         raise InputError(f"{len(folders)} runs are too many for one page: give at most {len(RUN_COLOURS)}.")
     keep_other_files(out)
     runs = read_runs(folders)
-    environment = Environment(
-        loader=PackageLoader("pos_hf.reporting"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"percent": _percent, "points": _points}
-    page = environment.get_template("report.html.j2").render(
+    template = load_template("pos_hf.reporting", "report.html.j2", percent=_percent, points=_points)
+    page = template.render(
         signature=Markup(SIGNATURE),
         answers=answers(runs),
         runs=[_summary(run) for run in runs],

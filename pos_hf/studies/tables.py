@@ -6,7 +6,6 @@ from collections.abc import Callable
 from io import StringIO
 
 import matplotlib
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 
 from pos_hf.evaluation import Inference
@@ -15,6 +14,7 @@ from pos_hf.reporting.figures import NAMES_AS_THEY_ARE, ON_ANY_GROUND
 from pos_hf.reporting.intervals import Interval
 from pos_hf.studies.plan import Study
 from pos_hf.studies.scores import Cell, read_study_scores, study_cells
+from pos_hf.templates import load_template
 from pos_hf.text import csv_cell, markdown, one_line
 
 CAPTION = (
@@ -165,9 +165,7 @@ def _latex(header: list[str], rows: Rows, caption: str) -> str:
 
 
 def _html(title: str, header: list[str], rows: Rows, caption: str, picture: str) -> str:
-    template = Environment(
-        loader=PackageLoader("pos_hf.studies"), autoescape=True, trim_blocks=True, undefined=StrictUndefined
-    ).get_template("table.html.j2")
+    template = load_template("pos_hf.studies", "table.html.j2")
     drawing = picture[picture.index("<svg") :]
     return template.render(title=title, header=header, rows=rows, caption=caption, picture=drawing)
 
