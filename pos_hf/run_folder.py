@@ -98,8 +98,8 @@ class Run:
 
     @property
     def scored_role(self) -> str:
-        """Whose images metrics.json scores: "test", or "selection" where a run has no test images."""
-        return self.metrics.get("protocol", {}).get("role") or "test"
+        """Whose images metrics.json scores."""
+        return scored_role(self.metrics)
 
     def paired_counts(self, baseline: "Run") -> tuple[np.ndarray, np.ndarray] | None:
         """`image_areas` of both; None unless of the same images, classes and labeled pixels."""
@@ -186,6 +186,11 @@ def read_scores(folder: Path) -> dict[str, Any]:
         if not (value is None or (isinstance(value, int | float) and 0 <= value <= 1)):
             raise damaged(file, f"{name} is {value!r}, no share")
     return metrics
+
+
+def scored_role(metrics: dict[str, Any]) -> str:
+    """Whose images metrics.json scores: "test", or "selection" where a run has no test images."""
+    return metrics.get("protocol", {}).get("role") or "test"
 
 
 def read_counts(folder: Path) -> tuple[list[str], np.ndarray | None]:

@@ -1,10 +1,12 @@
 """Pages and cards are written in Jinja, beside the code that fills them."""
 
 from collections.abc import Callable
+from functools import cache
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 
+@cache
 def load_template(package: str, name: str, **filters: Callable[..., str]) -> Template:
     """A template of a package; one of HTML escapes what is filled in, and none leaves a gap unfilled.
 

@@ -16,7 +16,7 @@ from pos_hf.data.files import read_picture
 from pos_hf.data.folders import Pool, assemble, scored_pool
 from pos_hf.data.formats import coco_json
 from pos_hf.data.formats.base import refused, shapes_to_mask
-from pos_hf.data.listing import has_place, list_images
+from pos_hf.data.listing import list_images
 from pos_hf.data.segmentation_data import SegmentationData
 from pos_hf.errors import InputError
 
@@ -137,10 +137,9 @@ def load_coco(args: DataArguments) -> tuple[SegmentationData, DataArguments]:
         args, images="train2017", unlabeled="unlabeled2017", test_images="val2017", class_names=names
     )
     train = _coco_pool(root, args.images, args)
-    is_carved = args.selection_ids is not None and not has_place(root, args.selection_images)
     pools = {
         "train": train,
-        "selection": train if is_carved else scored_pool(args, "selection"),
+        "selection": scored_pool(args, "selection", train),
         "test": _coco_pool(root, args.test_images, args) if (root / args.test_images).is_dir() else None,
     }
     return assemble(args, pools, read_id2label(args)), args

@@ -56,11 +56,11 @@ def load_folders(args: DataArguments) -> SegmentationData:
     """
     root = Path(args.dataset)
     require_folder(root)
-    listed = args.labeled_ids is not None
+    train = list_pool(args, "images", "masks", may_be_absent=args.labeled_ids is not None)
     pools = {
-        "train": list_pool(args, "images", "masks", may_be_absent=listed),
-        "selection": scored_pool(args, "selection"),
-        "test": scored_pool(args, "test"),
+        "train": train,
+        "selection": scored_pool(args, "selection", train),
+        "test": scored_pool(args, "test", train),
     }
     return assemble(args, pools, read_id2label(args))
 
@@ -101,14 +101,18 @@ def list_pool(args: DataArguments, images: str, masks: str, may_be_absent: bool 
     return Pool(found, fold(found, drawn) if args.fold_masks else drawn, pictures)
 
 
-def scored_pool(args: DataArguments, role: str) -> Pool | None:
-    """What the options of the selection or test role name; None where they name nothing that is there."""
+def scored_pool(args: DataArguments, role: str, train: Pool) -> Pool | None:
+    """What the options of the selection or test role name; None where they name nothing that is there.
+
+    Args:
+        args: The dataset.
+        role: Whose images are scored.
+        train: The images to train on, among which a list may name some.
+    """
     images, masks = f"{role}_images", f"{role}_masks"
     if has_place(Path(args.dataset), getattr(args, images)):
         return list_pool(args, images, masks)
-    if getattr(args, f"{role}_ids") is not None:  # a list of images that lie among those to train on
-        return list_pool(args, "images", "masks", may_be_absent=True)
-    return None
+    return None if getattr(args, f"{role}_ids") is None else train
 
 
 def list_own(root: Path, place: str, name_end: str, masks: bool = False) -> Files:

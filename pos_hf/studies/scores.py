@@ -10,7 +10,7 @@ import numpy as np
 from pos_hf.errors import InputError
 from pos_hf.files import damaged
 from pos_hf.reporting.intervals import Interval, paired_difference
-from pos_hf.run_folder import SCORES_FILE, read_counts, read_scores
+from pos_hf.run_folder import SCORES_FILE, read_counts, read_scores, scored_role
 from pos_hf.studies.plan import PlannedRun, Study
 
 STUDENT_T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
@@ -147,5 +147,4 @@ def _read_score(run: PlannedRun) -> Score:
     scores = read_scores(run.folder)
     if scores.get("mean_iou") is None:
         raise damaged(run.folder / SCORES_FILE, "it holds no mean_iou")
-    role = scores.get("protocol", {}).get("role") or "test"
-    return Score(100 * scores["mean_iou"], role, *read_counts(run.folder))
+    return Score(100 * scores["mean_iou"], scored_role(scores), *read_counts(run.folder))
